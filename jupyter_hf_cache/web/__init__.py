@@ -1,0 +1,1 @@
+"""Tornado handlers shared by all apps. Knows nothing of jupyter_server or jupyterhub."""
