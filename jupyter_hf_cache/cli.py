@@ -1,0 +1,355 @@
+"""`jupyter hf-cache`: the cache from a terminal.
+
+Responsible for: parsing the command line, asking before something is deleted, exit codes (0 done,
+1 failed, 2 wrong usage) and errors in one line with the next step.
+Not responsible for: the words (`summary`) or the stand-alone server behind `serve` (`standalone`).
+
+argparse rather than traitlets: `--help` answers at once, and no command but `serve` needs a server
+dependency.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from .discovery import RUNTIME_FILE_VARIABLE, CacheClientError
+from .kernel_switch import (
+    ENDPOINT_VARIABLE,
+    OWN_ENDPOINT_VARIABLE,
+    is_cache_endpoint,
+    redacted,
+    with_host,
+)
+
+if TYPE_CHECKING:
+    from .client import CacheClient
+
+OK, FAILED, USAGE = 0, 1, 2
+TYPES = ("models", "datasets", "spaces")
+
+
+class UsageProblem(Exception):
+    """The command line makes no sense; the text says why."""
+
+
+class Failed(Exception):
+    """The command could not do what it was asked; the text says why."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the console script `jupyter-hf-cache`.
+
+    Args:
+        argv: the arguments without the program's name; None for those of the process.
+
+    Returns:
+        The exit code.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words and words[0] == "serve":
+        # Its options are the server's own, configuration included, so they are not parsed here.
+        from .standalone import main as serve
+
+        return int(serve(words[1:]) or OK)
+    parser = build_parser()
+    options = parser.parse_args(words)
+    if "run" not in options:
+        parser.print_help()
+        return USAGE
+    return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
+    command: Callable[[argparse.Namespace], int | None] = options.run
+    try:
+        return command(options) or OK
+    except UsageProblem as error:
+        _complain(str(error))
+        return USAGE
+    except Failed as error:
+        _complain(str(error))
+        return FAILED
+    except CacheClientError as error:
+        _complain(error.text)
+        if options.verbose:
+            for reason in getattr(error, "reasons", ()):
+                _say(f"  {reason}")
+            traceback.print_exc()
+        return FAILED
+    except KeyboardInterrupt:
+        _complain("Interrupted.")
+        return FAILED
+    except BrokenPipeError:
+        # The reader (`| head`) has gone; pointing stdout elsewhere spares a second error at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; also what the documentation is checked against."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="say more about what failed",
+    )
+    parser = argparse.ArgumentParser(
+        prog="jupyter hf-cache",
+        description="A Hugging Face cache for every notebook of your Jupyter server.",
+        epilog="Exit codes: 0 done, 1 failed, 2 wrong usage.",
+        parents=[common],
+    )
+    parser.add_argument("--version", action="version", version=f"jupyter-hf-cache {_version()}")
+    parser.set_defaults(verbose=False)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    def add(name: str, help: str, **more: Any) -> argparse.ArgumentParser:
+        described = more.pop("description", help[0].upper() + help[1:] + ".")
+        return commands.add_parser(name, help=help, description=described, parents=[common], **more)
+
+    add("serve", "run the cache without a Jupyter server (see `serve --help`)")
+    _add_status(add("status", "show what is kept, what is coming and whether the Hub answers"))
+    _add_list(add("ls", "list the cached repos and their revisions"))
+    _add_env(
+        add(
+            "env",
+            "print the shell lines that make a terminal or job use the cache",
+            epilog='Use it as: eval "$(jupyter hf-cache env)"',
+        )
+    )
+    _add_remove(add("rm", "remove repos from the cache"))
+    _add_token(add("token", "set, test or forget the Hugging Face token of a remote"), common)
+    return parser
+
+
+def _version() -> str:
+    try:
+        return version("jupyter-hf-cache")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def _add_status(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON for programs")
+    parser.set_defaults(run=_status)
+
+
+def _add_list(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("text", nargs="?", default="", help="only repos with this in their name")
+    parser.add_argument("--type", choices=TYPES, help="only repos of this type")
+    parser.add_argument("--json", action="store_true", help="print JSON for programs")
+    parser.set_defaults(run=_list)
+
+
+def _add_env(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--distribution", metavar="NAME", help="another distribution than the default one"
+    )
+    parser.add_argument(
+        "--unset", action="store_true", help="print the lines that take it back; needs no server"
+    )
+    parser.set_defaults(run=_env)
+
+
+def _add_remove(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "repos", nargs="+", metavar="REPO", help="owner/name, or datasets/owner/name"
+    )
+    parser.add_argument("--type", choices=TYPES, help="the type of the repos (default: models)")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be freed")
+    parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
+    parser.set_defaults(run=_remove)
+
+
+def _add_token(parser: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    for name, help, run in (
+        ("set", "store a token, asked for or read from standard input", _set_token),
+        ("test", "ask the Hub whose token it is", _test_token),
+        ("forget", "remove the stored token", _forget_token),
+    ):
+        action = actions.add_parser(
+            name, help=help, description=help[0].upper() + help[1:] + ".", parents=[common]
+        )
+        action.add_argument(
+            "--remote", default="default", metavar="NAME", help="which remote (default: default)"
+        )
+        action.set_defaults(run=run)
+
+
+def _connect() -> CacheClient:
+    # Imported here: requests costs more than parsing, and --help and --unset do without it.
+    from .client import CacheClient
+
+    return CacheClient.find()
+
+
+def _status(options: argparse.Namespace) -> None:
+    from . import summary
+
+    client = _connect()
+    status = client.status()
+    if options.json:
+        facts = asdict(status)
+        # It opens the cache: `env` prints it for a shell, a status that gets pasted does not.
+        facts.pop("kernel_endpoint")
+        _print_json({"url": client.url, **facts})
+        return
+    print(summary.status_text(status))
+    print(summary.panel_text(client.url, status))
+    print(f"Files are in {status.cache_dir}")
+
+
+def _list(options: argparse.Namespace) -> None:
+    from . import summary
+
+    repos = list(_connect().all_repos(options.text, options.type))
+    if options.json:
+        _print_json([_without_files(asdict(repo)) for repo in repos])
+    elif repos:
+        print(summary.list_text(repos))
+    else:
+        _say(summary.nothing_found(options.text))
+
+
+def _without_files(repo: dict[str, Any]) -> dict[str, Any]:
+    """A list names how many files there are, never which."""
+    repo.pop("file_list")
+    return repo
+
+
+def _env(options: argparse.Namespace) -> None:
+    if options.unset:
+        _print_unset()
+        return
+    client = _connect()
+    endpoint = client.endpoint(options.distribution)
+    if not endpoint:
+        raise Failed("The server has no endpoint to give. `jupyter hf-cache status` says why.")
+    host = urlsplit(endpoint).hostname or ""
+    for name, value in (
+        (ENDPOINT_VARIABLE, endpoint),
+        (OWN_ENDPOINT_VARIABLE, endpoint),
+        ("NO_PROXY", with_host(os.environ.get("NO_PROXY", ""), host)),
+        ("no_proxy", with_host(os.environ.get("no_proxy", ""), host)),
+    ):
+        print(f"export {name}={shlex.quote(value)}")
+    if sys.stdout.isatty():
+        _say('# To use it in this shell: eval "$(jupyter hf-cache env)"')
+    own = os.environ.get(ENDPOINT_VARIABLE, "")
+    if own and not is_cache_endpoint(own, os.environ):
+        _say(f"# These lines replace your own HF_ENDPOINT ({redacted(own)}).")
+
+
+def _print_unset() -> None:
+    current = os.environ.get(ENDPOINT_VARIABLE, "")
+    if current and not is_cache_endpoint(current, os.environ):
+        _say(f"# HF_ENDPOINT ({redacted(current)}) is not the cache's; it stays.")
+    else:
+        print(f"unset {ENDPOINT_VARIABLE}")
+    print(f"unset {OWN_ENDPOINT_VARIABLE} {RUNTIME_FILE_VARIABLE}")
+    if sys.stdout.isatty():
+        _say('# To use it in this shell: eval "$(jupyter hf-cache env --unset)"')
+
+
+def _remove(options: argparse.Namespace) -> int:
+    from . import summary
+    from .client import CacheApiError
+
+    client = _connect()
+    wanted = [_repo_of(word, options.type) for word in options.repos]
+    failed = 0
+    for type, id in wanted:
+        try:
+            would = client.delete(type, id, dry_run=True)
+            print(f"{summary.plain(id)}: {summary.freed_text(would)}")
+            if options.dry_run or not (options.yes or _confirm(f"Remove {id}?")):
+                continue
+            print(f"{summary.plain(id)}: {summary.freed_text(client.delete(type, id), done=True)}")
+        except CacheApiError as error:
+            _complain(f"{id}: {error.text}")
+            failed += 1
+    return FAILED if failed else OK
+
+
+def _repo_of(word: str, type: str | None) -> tuple[str, str]:
+    """Type and id of `owner/name`, `name` or `datasets/owner/name`, which must not deny --type."""
+    first, _, rest = word.partition("/")
+    if first in TYPES and rest and (type is None or type == first):
+        return first, rest
+    if first in TYPES and rest.count("/"):
+        raise UsageProblem(f"{word} contradicts --type {type}.")
+    return type or "models", word
+
+
+def _confirm(question: str) -> bool:
+    if not sys.stdin.isatty():
+        raise UsageProblem("Nobody can be asked here: add --yes, or --dry-run to only look.")
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _set_token(options: argparse.Namespace) -> None:
+    token = _read_token(options.remote)
+    _connect().set_token(token, options.remote)
+    print(f"The token of {options.remote} is set. To check it: jupyter hf-cache token test")
+
+
+def _read_token(remote: str) -> str:
+    """From the terminal without echo, or the first line of a pipe; never from the arguments."""
+    if sys.stdin.isatty():
+        from getpass import getpass
+
+        token = getpass(f"Hugging Face token for {remote} (not shown): ")
+    else:
+        token = sys.stdin.readline()
+    token = token.strip()
+    if not token:
+        raise UsageProblem("No token was given: type it, or pipe it in.")
+    if not token.isprintable() or " " in token or not token.isascii():
+        raise UsageProblem("That is not a token: it holds blanks or characters no token has.")
+    return token
+
+
+def _test_token(options: argparse.Namespace) -> int:
+    from . import summary
+
+    result = _connect().test_token(options.remote)
+    print(summary.token_test_text(options.remote, result))
+    return OK if result.ok else FAILED
+
+
+def _forget_token(options: argparse.Namespace) -> None:
+    _connect().forget_token(options.remote)
+    print(f"The token of {options.remote} is forgotten.")
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _complain(text: str) -> None:
+    from .presentation import plain
+
+    _say(f"jupyter hf-cache: {plain(text)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
