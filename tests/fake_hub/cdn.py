@@ -1,0 +1,155 @@
+"""The second origin, where large files are.
+
+Responsible for: minting signed, expiring URLs and serving them the way the Hub's object stores do:
+no second credential, their own ETag, no Hub headers. Also takes LFS uploads, and counts CAS calls.
+Not responsible for: who may have a URL (`resolve`, `writes`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, quote, urlencode
+
+from .catalogue import Entry, Repo
+from .content import SmallFile
+from .delivery import Delivery
+from .handler import OriginHandler
+
+if TYPE_CHECKING:
+    from .app import FakeHub
+
+
+class SignedUrls:
+    """Mints and checks URLs. Safe from any thread."""
+
+    def __init__(self, hub: FakeHub) -> None:
+        self._hub = hub
+        self._generation = 0
+
+    def expire_all(self) -> None:
+        """Every URL minted so far is refused from now on."""
+        self._generation += 1
+
+    def download(self, repo: Repo, entry: Entry, filename: str) -> str:
+        """A GET/HEAD URL of a large file."""
+        sha256 = entry.content.sha256()
+        disposition = f"inline; filename*=UTF-8''{quote(filename)}; filename=\"{filename}\";"
+        extra = {"response-content-disposition": disposition}
+        if entry.xet_hash is not None:
+            path = f"/xet-bridge-us/{repo.object_id}/{sha256}"
+            return self._sign(
+                "GET", path, extra, expires="X-Amz-Expires", signature="X-Amz-Signature"
+            )
+        return self._sign(
+            "GET", f"/repos/{sha256[:2]}/{sha256[2:4]}/{repo.object_id}/{sha256}", extra
+        )
+
+    def upload(self, sha256: str) -> str:
+        """A PUT URL for a large file's bytes."""
+        return self._sign("PUT", f"/uploads/{sha256}", {})
+
+    def _sign(
+        self,
+        method: str,
+        path: str,
+        extra: dict[str, str],
+        expires: str = "Expires",
+        signature: str = "Signature",
+    ) -> str:
+        deadline = str(int(time.time() + self._hub.url_lifetime))
+        query = {**extra, expires: deadline, "Policy": "eyJTdGF0ZW1lbnQiOltdfQ__"}
+        query[signature] = self._signature(method, path, deadline)
+        query["Key-Pair-Id"] = "K24J24Z295AEI9"
+        return f"{self._hub.cdn_url}{path}?{urlencode(query)}"
+
+    def valid(self, method: str, path: str, query: str) -> bool:
+        """Whether this request is one we signed, and still in time."""
+        fields = {name: values[0] for name, values in parse_qs(query).items()}
+        deadline = fields.get("Expires") or fields.get("X-Amz-Expires") or ""
+        given = fields.get("Signature") or fields.get("X-Amz-Signature") or ""
+        verb = "GET" if method == "HEAD" else method
+        if not deadline.isdigit() or time.time() >= int(deadline):
+            return False
+        return hmac.compare_digest(given, self._signature(verb, path, deadline))
+
+    def _signature(self, method: str, path: str, deadline: str) -> str:
+        text = f"{self._generation}\n{method}\n{path}\n{deadline}"
+        return hmac.new(b"fake hub", text.encode(), hashlib.sha256).hexdigest()
+
+
+class CdnHandler(OriginHandler):
+    """Every request to the CDN origin."""
+
+    host = "cdn"
+
+    async def get(self) -> None:
+        if self._is_cas():
+            await self._error(404, "NotFound", "no such reconstruction")
+        elif await self._admit():
+            await self._send()
+
+    async def head(self) -> None:
+        await self.get()
+
+    async def post(self) -> None:
+        if self._is_cas():
+            await self._error(404, "NotFound", "no such route")
+        else:
+            await self._error(405, "MethodNotAllowed", "The specified method is not allowed.")
+
+    async def put(self) -> None:
+        if not await self._admit():
+            return
+        sha256 = self.request.path.rpartition("/")[2]
+        content = SmallFile(self.request.body)
+        if content.sha256() != sha256:
+            await self._error(400, "BadDigest", "The digest did not match what was received.")
+            return
+        self.hub.catalogue.large[sha256] = content
+        await self.answer(b"", "application/xml", headers={"ETag": f'"{sha256[:32]}"'})
+
+    def _is_cas(self) -> bool:
+        return self.request.path.startswith("/cas/")
+
+    async def _admit(self) -> bool:
+        if "Authorization" in self.request.headers:
+            await self._error(
+                400,
+                "InvalidArgument",
+                "Only one auth mechanism allowed; only the X-Amz-Algorithm query parameter, "
+                "Signature query string parameter or the Authorization header should be specified",
+            )
+            return False
+        request = self.request
+        if not self.hub.urls.valid(request.method, request.path, request.query):
+            await self._error(403, "AccessDenied", "Request has expired")
+            return False
+        return True
+
+    async def _send(self) -> None:
+        sha256 = self.request.path.rpartition("/")[2]
+        content = self.hub.catalogue.large.get(sha256)
+        if content is None:
+            await self._error(404, "NoSuchKey", "The specified key does not exist.")
+            return
+        headers = {
+            "Content-Type": "application/octet-stream",
+            "Cache-Control": "public, max-age=31536000",
+            "X-Cache": "Miss from cloudfront",
+            "Last-Modified": "Thu, 01 Jan 2026 00:00:00 GMT",
+        }
+        disposition = self.get_query_argument("response-content-disposition", "")
+        if disposition.isascii():
+            headers["Content-Disposition"] = disposition
+        etag = hashlib.md5(sha256.encode(), usedforsecurity=False).hexdigest()
+        await Delivery(self).send_file(content, headers, f'"{etag}"')
+
+    async def _error(self, status: int, code: str, message: str) -> None:
+        body = (
+            '<?xml version="1.0" encoding="UTF-8"?>\n'
+            f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
+        )
+        await self.answer(body.encode(), "application/xml", status=status)
