@@ -77,7 +77,7 @@ def _piece(seed: int, number: int, start: int, stop: int) -> bytes:
     body = _block(seed, number % _BLOCKS)
     if start >= _STAMP:
         return body[start:stop]
-    stamp = number.to_bytes(_STAMP, "big")
+    stamp = f"{number:0{_STAMP}x}".encode()
     return stamp[start:stop] + body[max(start, _STAMP) : stop]
 
 
