@@ -47,7 +47,7 @@ class TokenField(widgets.Password):  # type: ignore[misc]
         taken: called with each value that was entered, after the field was emptied.
     """
 
-    # ipywidgets echoes what a front end sends to all views of the widget; a token must not travel so.
+    # ipywidgets echoes what a front end sends to all views of the widget; not so for a token.
     value = Unicode("").tag(sync=True, echo_update=False)
 
     def __init__(self, taken: Callable[[str], None], **options: Any) -> None:
@@ -67,7 +67,7 @@ class CachePanel(widgets.VBox):  # type: ignore[misc]
     """A panel over the cache: `CachePanel()` as the last line of a cell shows it.
 
     Args:
-        client: the server to show; None finds the running one, again at every refresh that needs it.
+        client: the server to show; None finds the running one, and again after it was lost.
         start: runs a piece of work beside the kernel's main thread; for tests.
     """
 
@@ -80,6 +80,7 @@ class CachePanel(widgets.VBox):  # type: ignore[misc]
         self._text = "Hugging Face cache — looking for the server"
         self._looked = threading.Event()
         self._search_number = 0
+        self._filling = False
         self._repos: dict[tuple[str, str], Repo] = {}
         self._pending_token = ""
         self._build()
@@ -168,8 +169,13 @@ class CachePanel(widgets.VBox):  # type: ignore[misc]
             [self._remote, self._token_field, widgets.HBox(buttons), self._token_note]
         )
 
-    def _run(self, work: Callable[[CacheClient], _T], show: Callable[[_T], None]) -> None:
-        """Do `work` beside the main thread, then show its result, or its error in the message line."""
+    def _run(
+        self,
+        work: Callable[[CacheClient], _T],
+        show: Callable[[_T], None],
+        note: widgets.HTML | None = None,
+    ) -> None:
+        """Do `work` beside the main thread, then show its result or its error."""
 
         def job() -> None:
             try:
@@ -177,8 +183,10 @@ class CachePanel(widgets.VBox):  # type: ignore[misc]
             except ServerNotFound as error:
                 self._client = self._given
                 self._show_no_server(error)
+                if note:
+                    note.value = ""
             except CacheClientError as error:
-                self._message.value = f"⚠ {escape(error.text)}"
+                (note or self._message).value = f"⚠ {escape(error.text)}"
             else:
                 show(result)
             finally:
@@ -214,10 +222,15 @@ class CachePanel(widgets.VBox):  # type: ignore[misc]
 
     def _show_repos(self, page: RepoPage, query: str) -> None:
         chosen = self._list.value
+        # ipywidgets chooses the first of new options; nobody asked for that one.
+        self._filling = True
         self._repos = {(repo.type, repo.id): repo for repo in page.repos}
         options = [(_label(repo), key) for key, repo in self._repos.items()]
         self._list.options = options
         self._list.value = chosen if chosen in self._repos else None
+        self._filling = False
+        if chosen not in self._repos:
+            self._open_repo()
         rest = page.count - len(page.repos)
         if not page.repos:
             self._list_note.value = escape(summary.nothing_found(query))
@@ -227,6 +240,8 @@ class CachePanel(widgets.VBox):  # type: ignore[misc]
             self._list_note.value = ""
 
     def _open_repo(self) -> None:
+        if self._filling:
+            return
         key = self._list.value
         self._confirm.children = ()
         self._delete.disabled = key is None
@@ -294,7 +309,7 @@ class CachePanel(widgets.VBox):  # type: ignore[misc]
         def stored(_: None) -> None:
             self._run(lambda client: client.tokens(), self._show_tokens)
 
-        self._run(lambda client: client.set_token(token, remote), stored)
+        self._run(lambda client: client.set_token(token, remote), stored, self._token_note)
 
     def _test_token(self) -> None:
         remote = self._remote.value
@@ -302,6 +317,7 @@ class CachePanel(widgets.VBox):  # type: ignore[misc]
         self._run(
             lambda client: client.test_token(remote),
             lambda result: self._note_token(summary.token_test_text(remote, result)),
+            self._token_note,
         )
 
     def _forget_token(self) -> None:
@@ -311,7 +327,7 @@ class CachePanel(widgets.VBox):  # type: ignore[misc]
         def forgotten(_: None) -> None:
             self._run(lambda client: client.tokens(), self._show_tokens)
 
-        self._run(lambda client: client.forget_token(remote), forgotten)
+        self._run(lambda client: client.forget_token(remote), forgotten, self._token_note)
 
     def _note_token(self, text: str) -> None:
         self._token_note.value = escape(text)
