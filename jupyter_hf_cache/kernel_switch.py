@@ -185,7 +185,7 @@ class KernelSwitch:
                 self._set_attribute(module, name, renewed)
                 changed = True
         hosts, host = names.get("HF_URL_HOSTS"), urlsplit(endpoint).hostname
-        if isinstance(hosts, frozenset) and host and host not in hosts:
+        if changed and isinstance(hosts, frozenset) and host and host not in hosts:
             self._set_attribute(module, "HF_URL_HOSTS", hosts | {host})
         return changed
 
