@@ -71,5 +71,10 @@ def _reason(report: pytest.TestReport) -> str:
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Fail a run that may not skip anything."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if os.environ.get(REQUIRE_ALL) and reporter and reporter.stats.get("skipped") and not exitstatus:
+    if (
+        os.environ.get(REQUIRE_ALL)
+        and reporter
+        and reporter.stats.get("skipped")
+        and not exitstatus
+    ):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
