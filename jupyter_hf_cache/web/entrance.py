@@ -172,7 +172,7 @@ async def _by_secret(
         rules.throttle.failed(request.sender.client)
         raise NotAdmitted(
             "The password is wrong.",
-            advice="It is the server's token, its password or the admin password; any user will do.",
+            advice="It is the server's token or password, or the admin password.",
         )
     if presented.secret.startswith(CACHE_TOKEN_PREFIX):
         if same(presented.secret, rules.cache_token):
