@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .handler import OriginHandler
 
 CHUNK = 256 * 1024
+_MAKE_GOOD = 0.1
 _ONE_RANGE = re.compile(r"bytes=(\d*)-(\d*)$")
 
 
@@ -52,17 +53,22 @@ _FLIPPED = bytes(value ^ 0x5A for value in range(256))
 
 
 class Meter:
-    """Spaces out writes so that all its users together stay under a rate."""
+    """Spaces out writes so that all its users together stay at a rate.
+
+    A late wake-up is made good for at the next write, up to a tenth of a second: sleeping alone
+    would fall well short of a high rate.
+    """
 
     def __init__(self) -> None:
-        self._free_at = 0.0
+        self._due: float | None = None
 
     async def pass_through(self, size: int, rate: float) -> None:
-        """Wait until `size` more bytes are due at `rate` bytes per second."""
+        """Return when `size` bytes are through at `rate` bytes per second."""
         now = time.monotonic()
-        start = max(now, self._free_at)
-        self._free_at = start + size / rate
-        await asyncio.sleep(max(0.0, self._free_at - now))
+        start = now if self._due is None else max(self._due, now - _MAKE_GOOD)
+        self._due = start + size / rate
+        if self._due > now:
+            await asyncio.sleep(self._due - now)
 
 
 class Delivery:
