@@ -1,0 +1,416 @@
+"""Requests to one remote.
+
+Responsible for: which credential goes to whom, following redirects, retries and time-outs, proxy
+and certificates, and failing with words instead of stack traces. Not responsible for: whether a
+request may be made (`rights`), what an answer means (`protocol.headers`), or the server's event
+loop: every call blocks and belongs in a thread.
+
+No `requests.Session` is used: a session reads `~/.netrc`, keeps cookies, and reads the body of a
+redirect to the end however long it is. Its connection pools are what is wanted, and they live in
+the transport adapter.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import ssl
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+from urllib.parse import urlsplit
+
+import requests
+import urllib3.exceptions
+from requests.adapters import HTTPAdapter
+from requests.structures import CaseInsensitiveDict
+
+from jupyter_hf_cache.errors import BadRequest, UpstreamError, UpstreamUnreachable
+from jupyter_hf_cache.protocol.headers import REDIRECTS
+from jupyter_hf_cache.storage.records import Credential, Remote
+from jupyter_hf_cache.upstream.failures import Failure, explain, explain_proxy_status
+from jupyter_hf_cache.upstream.proxies import proxy_rules
+from jupyter_hf_cache.upstream.response import Hop, TooLarge, UpstreamResponse
+from jupyter_hf_cache.upstream.targets import (
+    Target,
+    absolute_target,
+    own_target,
+    redirect_target,
+)
+from jupyter_hf_cache.upstream.tls import create_context
+
+__all__ = ["Hop", "TooLarge", "UpstreamClient", "UpstreamResponse"]
+
+Follow = Literal["none", "same-origin", "all"]
+Body = bytes | Iterable[bytes] | None
+
+MAX_REDIRECTS = 8
+DEFAULT_RETRIES = 3
+CONNECT_TIMEOUT = 3.0
+READ_TIMEOUT = 30.0
+RETRY_BUDGET = 7.5
+"""Seconds after which no new try begins: huggingface_hub waits 10 s for the head of an answer."""
+
+_BACKOFF = 0.2
+_LEAST_TIMEOUT = 0.5
+_IDEMPOTENT = frozenset({"GET", "HEAD"})
+_WORTH_A_RETRY = frozenset({502, 503, 504})
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+_TOKEN = re.compile(r"[\x21-\x7e]+")
+# Set by this module or by the connection itself, never by a caller or a remote's `headers`.
+_RESERVED = frozenset(
+    {
+        "accept-encoding",
+        "authorization",
+        "connection",
+        "cookie",
+        "host",
+        "proxy-authorization",
+        "te",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+
+
+class UpstreamClient:
+    """Talks to one remote. Thread-safe; make a new one when the remote changes.
+
+    Args:
+        remote: the remote; its secrets go to its own origin only.
+        user_agent: for requests whose headers name none.
+        environ: where proxy and CA variables are read, once; default is the process's environment.
+    """
+
+    def __init__(
+        self, remote: Remote, *, user_agent: str, environ: Mapping[str, str] | None = None
+    ) -> None:
+        self.remote = remote
+        self._user_agent = user_agent
+        self._environ = dict(os.environ if environ is None else environ)
+        self._proxies = proxy_rules(remote, self._environ)
+        self._adapters: dict[tuple[bool, bool], _Adapter] = {}
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"<UpstreamClient {self.remote.origin}>"
+
+    def request(
+        self,
+        method: str,
+        path_or_url: str,
+        *,
+        query: str = "",
+        credential: Credential,
+        headers: Mapping[str, str] | None = None,
+        body: Body = None,
+        stream: bool = True,
+        follow: Follow = "none",
+        read_timeout: float | None = None,
+        connect_timeout: float | None = None,
+    ) -> UpstreamResponse:
+        """Send one request and return the head of the answer, from which the body is read.
+
+        The bearer goes to the remote's own origin only, and no more once a redirect has left it.
+        The remote's user name and password, and its client certificate, are the remote's
+        credential: they are used when `credential.source` is "remote", the password only without a
+        token.
+
+        GET and HEAD are repeated after a broken connection and after 502, 503 and 504; other
+        methods only where no connection came about.
+
+        Args:
+            path_or_url: a canonical path below the remote's URL ("/..."), or an absolute URL.
+            query: raw, without "?".
+            headers: extra request headers; `Authorization`, `Cookie` and hop-by-hop ones are
+            ignored.
+            body: bytes, or an iterable that is sent as it yields (chunked unless `headers` hold a
+                `Content-Length`); a request with an iterable is never repeated or redirected.
+            stream: False reads the whole body at once, which frees the connection.
+            follow: which redirects are followed; one that is not is the answer.
+            read_timeout: seconds between two pieces, in place of the remote's.
+            connect_timeout: seconds until the connection stands, in place of the remote's.
+
+        Raises:
+            UpstreamUnreachable: no answer; says why, without secrets.
+            UpstreamError: redirects in a circle, or to something that is no web address.
+            BadRequest: the token cannot be a token.
+        """
+        total = self.remote.total_timeout
+        call = _Call(
+            method=method.upper(),
+            headers=dict(headers or {}),
+            body=body,
+            credential=credential,
+            connect_timeout=_first_set(
+                connect_timeout,
+                self.remote.sock_connect_timeout,
+                self.remote.connect_timeout,
+                default=CONNECT_TIMEOUT,
+            ),
+            read_timeout=_first_set(
+                read_timeout, self.remote.sock_read_timeout, default=READ_TIMEOUT
+            ),
+            deadline=time.monotonic() + total if total else None,
+        )
+        if path_or_url.startswith("/"):
+            target = own_target(self.remote, path_or_url, query)
+        else:
+            target = absolute_target(self.remote, path_or_url, query)
+        response = self._walk(call, target, follow)
+        if not stream:
+            response.preload()
+        return response
+
+    def close(self) -> None:
+        """Close idle connections; a request that is still running ends as it would have."""
+        with self._lock:
+            adapters, self._adapters = list(self._adapters.values()), {}
+        for adapter in adapters:
+            adapter.close()
+
+    def _walk(self, call: _Call, target: Target, follow: Follow) -> UpstreamResponse:
+        """Send, and follow redirects as far as `follow` allows."""
+        history: tuple[Hop, ...] = ()
+        trusted = target.own
+        while True:
+            answer = self._send_until_answered(call, target, trusted)
+            response = UpstreamResponse(answer, history=history, deadline=call.deadline)
+            location = response.headers.get("Location")
+            if follow == "none" or location is None or not call.may_follow(response.status):
+                return response
+            try:
+                target = redirect_target(self.remote, target, location)
+            except UpstreamError:
+                response.close()
+                raise
+            if follow == "same-origin" and not target.own:
+                return response
+            response.discard()
+            history = (*history, response.as_hop())
+            if len(history) > MAX_REDIRECTS:
+                raise UpstreamError(f"The upstream redirects more than {MAX_REDIRECTS} times.")
+            # What another host redirects back to us is not asked with our credential.
+            trusted = trusted and target.own
+
+    def _send_until_answered(self, call: _Call, target: Target, trusted: bool) -> requests.Response:
+        """Send, and repeat what is worth it within the budget of tries and time."""
+        retries = self.remote.max_retries
+        retries = DEFAULT_RETRIES if retries is None else max(0, retries)
+        started = time.monotonic()
+        for attempt in range(retries + 1):
+            left = RETRY_BUDGET - (time.monotonic() - started)
+            result = self._send(call, target, trusted, None if attempt == 0 else left)
+            pause = _BACKOFF * 2**attempt
+            left = RETRY_BUDGET - (time.monotonic() - started) - pause
+            if attempt == retries or left < _LEAST_TIMEOUT or not call.may_repeat(result):
+                break
+            if isinstance(result, requests.Response):
+                result.close()
+            time.sleep(pause)
+        if isinstance(result, Failure):
+            raise UpstreamUnreachable(result.message, advice=result.advice)
+        return result
+
+    def _send(
+        self, call: _Call, target: Target, trusted: bool, left: float | None
+    ) -> requests.Response | Failure:
+        """One try.
+
+        What comes back instead of an answer is a `Failure`, without the exception: its text and its
+        request hold URLs and tokens.
+        """
+        proxy = self._proxies.choose(target.origin)
+        proxy_host = urlsplit(proxy).netloc.rpartition("@")[2] if proxy else None
+        adapter = self._adapter(target, trusted and call.credential.source == "remote")
+        upload = _Upload(call.body) if call.streams else None
+        request = requests.PreparedRequest()
+        request.method, request.url = call.method, target.url
+        request.body = cast("Any", upload) if upload else call.content
+        request.headers = self._headers(call, trusted)
+        began = time.monotonic()
+        try:
+            answer = adapter.send(
+                request,
+                stream=True,
+                timeout=call.timeouts(left),
+                proxies={urlsplit(target.url).scheme: proxy} if proxy else {},
+            )
+        except (
+            requests.RequestException,
+            urllib3.exceptions.HTTPError,
+            OSError,
+            ValueError,
+        ) as error:
+            failure = explain(
+                error, host=target.host, proxy=proxy_host, waited=time.monotonic() - began
+            )
+        else:
+            if proxy_host is None or answer.status_code != 407:
+                return answer
+            answer.close()
+            failure = explain_proxy_status(proxy_host)
+        if upload is not None and upload.error is not None:
+            raise upload.error
+        return failure
+
+    def _headers(self, call: _Call, trusted: bool) -> CaseInsensitiveDict[str]:
+        headers = CaseInsensitiveDict({"User-Agent": self._user_agent, "Accept": "*/*"})
+        if trusted:
+            for entry in self.remote.headers or []:
+                _add_headers(headers, {str(name): str(value) for name, value in entry.items()})
+        _add_headers(headers, call.headers)
+        headers["Accept-Encoding"] = "identity"
+        if not call.streams:
+            headers.pop("Content-Length", None)
+            if call.content or call.method not in (*_IDEMPOTENT, "OPTIONS", "DELETE"):
+                headers["Content-Length"] = str(len(call.content or b""))
+        elif "Content-Length" not in headers:
+            headers["Transfer-Encoding"] = "chunked"
+        authorization = self._authorization(call.credential) if trusted else None
+        if authorization is not None:
+            headers["Authorization"] = authorization
+        return headers
+
+    def _authorization(self, credential: Credential) -> str | None:
+        if credential.token is not None:
+            if not _TOKEN.fullmatch(credential.token):
+                raise BadRequest(
+                    "The Hugging Face token holds characters that no token has.",
+                    advice="Copy it again, without spaces or line ends.",
+                )
+            return f"Bearer {credential.token}"
+        if credential.source == "remote" and self.remote.username:
+            login = f"{self.remote.username}:{self.remote.password or ''}".encode()
+            return "Basic " + base64.b64encode(login).decode("ascii")
+        return None
+
+    def _adapter(self, target: Target, as_remote: bool) -> _Adapter:
+        """The connection pools for a kind of target.
+
+        Connections that showed a certificate are kept apart from those that did not.
+        """
+        key = (target.own, as_remote and target.own and bool(self.remote.client_cert))
+        with self._lock:
+            adapter = self._adapters.get(key)
+            if adapter is None:
+                own, with_client_cert = key
+                context = create_context(
+                    self.remote, self._environ, own=own, with_client_cert=with_client_cert
+                )
+                adapter = self._adapters[key] = _Adapter(context)
+        return adapter
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """What stays the same from try to try and from redirect to redirect."""
+
+    method: str
+    headers: Mapping[str, str] = field(repr=False)
+    body: Body = field(repr=False)
+    credential: Credential
+    connect_timeout: float
+    read_timeout: float
+    deadline: float | None
+
+    @property
+    def streams(self) -> bool:
+        """The body is an iterable, which can be sent once."""
+        return self.body is not None and not isinstance(self.body, bytes)
+
+    @property
+    def content(self) -> bytes | None:
+        """The body, if it can be sent again."""
+        return self.body if isinstance(self.body, bytes) else None
+
+    def timeouts(self, left: float | None) -> tuple[float, float]:
+        """Connect and read time-out of a try that may take `left` seconds (None: no limit)."""
+        most = [seconds for seconds in (left, self._until_deadline()) if seconds is not None]
+        return (
+            max(_LEAST_TIMEOUT, min([self.connect_timeout, *most])),
+            max(_LEAST_TIMEOUT, min([self.read_timeout, *most])),
+        )
+
+    def may_repeat(self, result: requests.Response | Failure) -> bool:
+        """Whether another try is harmless and may help."""
+        if self.streams:
+            return False
+        if isinstance(result, Failure):
+            return result.transient and (self.method in _IDEMPOTENT or not result.sent)
+        return (
+            self.method in _IDEMPOTENT
+            and result.status_code in _WORTH_A_RETRY
+            and "Retry-After" not in result.headers
+        )
+
+    def may_follow(self, status: int) -> bool:
+        """Whether this request can be made again elsewhere as it is."""
+        if status not in REDIRECTS or self.streams:
+            return False
+        return self.method in _IDEMPOTENT or status in (307, 308)
+
+    def _until_deadline(self) -> float | None:
+        return None if self.deadline is None else self.deadline - time.monotonic()
+
+
+class _Adapter(HTTPAdapter):
+    """Connection pools with one TLS context, which alone decides about trust."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+        super().__init__(pool_connections=16, pool_maxsize=32, max_retries=0)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, ssl_context=self._context, **kwargs)
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        return super().proxy_manager_for(proxy, ssl_context=self._context, **kwargs)
+
+    def build_connection_pool_key_attributes(
+        self, request: requests.PreparedRequest, verify: Any, cert: Any = None
+    ) -> Any:
+        """Without requests' own trust settings, which would widen the context."""
+        host, _ = super().build_connection_pool_key_attributes(request, verify, cert)
+        return host, {}
+
+    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
+        """Nothing: requests would add its own authorities to the context."""
+
+
+class _Upload:
+    """An outgoing body that remembers an error of its own source.
+
+    Without it the transport reports a browser that hung up as a failure of the upstream.
+    """
+
+    def __init__(self, body: Any) -> None:
+        self._body: Iterable[bytes] = body
+        self.error: Exception | None = None
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            yield from self._body
+        except Exception as error:
+            self.error = error
+            raise
+
+
+def _add_headers(headers: CaseInsensitiveDict[str], extra: Mapping[str, str]) -> None:
+    """Add what may be added; a value that cannot stand in a header is left out, never quoted."""
+    for name, value in extra.items():
+        if (
+            name.lower() not in _RESERVED
+            and _HEADER_NAME.fullmatch(name)
+            and _HEADER_VALUE.fullmatch(value)
+        ):
+            headers[name] = value
+
+
+def _first_set(*candidates: float | None, default: float) -> float:
+    """The first time-out that is set; 0 means "no limit" in Pulp, which no request of ours has."""
+    return next((seconds for seconds in candidates if seconds), default)

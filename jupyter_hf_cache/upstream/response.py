@@ -1,0 +1,169 @@
+"""An answer of the upstream, read as a stream.
+
+Responsible for: status, headers without cookies, the body decoded and checked for its full length,
+and giving the connection back. Not responsible for: what the answer means (`protocol.headers`) or
+how it was asked for (`client`).
+"""
+
+from __future__ import annotations
+
+import http.client
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+
+import requests
+import urllib3.exceptions
+from requests.structures import CaseInsensitiveDict
+
+from jupyter_hf_cache.errors import UpstreamError
+from jupyter_hf_cache.protocol.headers import DECODED_ENCODINGS
+
+CHUNK_SIZE = 256 * 1024
+_DRAINED = 16 * 1024
+
+
+class TooLarge(UpstreamError):
+    """The body is longer than the reader is ready to hold (502)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """One redirect that was followed; its URL and headers may hold a signature.
+
+    Args:
+        status: 301, 302, 303, 307 or 308.
+        headers: case-insensitive, without cookies.
+        url: what was asked.
+    """
+
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    url: str = field(repr=False)
+
+
+class UpstreamResponse:
+    """One answer; a context manager. For one thread at a time, except `close`.
+
+    Attributes:
+        status: HTTP status.
+        headers: case-insensitive; `Set-Cookie` is never among them.
+        url: what was asked last; may hold a signature.
+        history: the redirects that were followed on the way, oldest first.
+    """
+
+    def __init__(
+        self,
+        response: requests.Response,
+        *,
+        history: tuple[Hop, ...] = (),
+        deadline: float | None = None,
+    ) -> None:
+        self._raw: urllib3.HTTPResponse = response.raw
+        self._response = response
+        self._deadline = deadline
+        self._preloaded: bytes | None = None
+        self.status = int(response.status_code)
+        self.headers = CaseInsensitiveDict(
+            (name, value)
+            for name, value in response.headers.items()
+            if name.lower() not in ("set-cookie", "set-cookie2")
+        )
+        self.url = str(response.url)
+        self.history = history
+
+    def __repr__(self) -> str:
+        return f"<UpstreamResponse {self.status}>"
+
+    def __enter__(self) -> UpstreamResponse:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def iter_bytes(self, chunk_size: int = CHUNK_SIZE) -> Iterator[bytes]:
+        """The body as it arrives, in pieces of at most `chunk_size` bytes.
+
+        gzip and deflate are undone. A piece is handed on as soon as there is one, however small.
+
+        Raises:
+            UpstreamError: the body ends before its length, stalls, or cannot be decoded.
+        """
+        if self._preloaded is not None:
+            for start in range(0, len(self._preloaded), chunk_size):
+                yield self._preloaded[start : start + chunk_size]
+            return
+        while data := self._read(chunk_size):
+            yield data
+
+    def preload(self, limit: int = 64 * 1024 * 1024) -> None:
+        """Read the whole body now, which frees the connection; it can then be read repeatedly."""
+        self._preloaded = self.read(limit)
+        self.close()
+
+    def read(self, limit: int) -> bytes:
+        """The whole body.
+
+        Raises:
+            TooLarge: it has more than `limit` bytes (after decoding).
+            UpstreamError: as `iter_bytes`.
+        """
+        body = bytearray()
+        for data in self.iter_bytes():
+            body += data
+            if len(body) > limit:
+                self.close()
+                raise TooLarge(f"The upstream's answer is longer than {limit:,} bytes.")
+        return bytes(body)
+
+    def read_some(self, limit: int) -> bytes:
+        """The first `limit` bytes of the body, or all of a shorter one, e.g. an error's text."""
+        body = bytearray()
+        for data in self.iter_bytes(limit):
+            body += data
+            if len(body) >= limit:
+                break
+        return bytes(body[:limit])
+
+    def close(self) -> None:
+        """Give the connection back if the body was read, else close it."""
+        if self._raw.length_remaining == 0:
+            self._raw.drain_conn()
+        self._response.close()
+
+    def discard(self) -> None:
+        """Close an answer that is not wanted, and keep the connection if its body is short."""
+        remaining = self._raw.length_remaining
+        if remaining is not None and remaining <= _DRAINED:
+            self._raw.drain_conn()
+        self.close()
+
+    def as_hop(self) -> Hop:
+        """This answer as an entry of `history`."""
+        return Hop(self.status, self.headers, self.url)
+
+    def _read(self, size: int) -> bytes:
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            self.close()
+            raise UpstreamError("The upstream took longer than the remote's total_timeout.")
+        encoding = self.headers.get("Content-Encoding", "").strip().lower()
+        try:
+            # read1 and not read: the latter waits until `size` bytes are there.
+            return self._raw.read1(size, decode_content=encoding in DECODED_ENCODINGS)
+        except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError) as e:
+            reason = _why_broken(e, self._raw.tell())
+        raise UpstreamError(reason)
+
+
+def _why_broken(error: Exception, received: int) -> str:
+    if isinstance(error, urllib3.exceptions.ReadTimeoutError):
+        return f"The upstream sent nothing more after {received:,} bytes: it timed out."
+    if isinstance(error, urllib3.exceptions.DecodeError):
+        return "The upstream's answer cannot be decompressed."
+    return f"The upstream broke off its answer after {received:,} bytes."
