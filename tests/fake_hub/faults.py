@@ -27,7 +27,7 @@ Kind = Literal[
     "slow",  # `rate` bytes per second
     "ignore_range",  # 200 with the whole file
     "wrong_range",  # 206 whose Content-Range and bytes start `at` bytes later than asked for
-    "no_metadata",  # X-Repo-Commit, X-Linked-* and ETag are missing, as behind a meddling proxy
+    "no_metadata",  # X-Repo-Commit, X-Linked-* and ETag are missing: not a Hub
 ]
 _BODY = ("cut", "short", "corrupt", "swap", "slow", "ignore_range", "wrong_range")
 
@@ -83,6 +83,7 @@ class Faults:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._waiting: list[Fault] = []
         self._stalled: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
 
@@ -111,16 +112,16 @@ class Faults:
                 return fault
         return None
 
-    @property
-    def stalled(self) -> int:
-        """How many answers hang right now."""
-        with self._lock:
-            return len(self._stalled)
+    def wait_until_stalled(self, count: int = 1, timeout: float = 10.0) -> bool:
+        """Block the calling thread until exactly `count` answers hang; False after `timeout`."""
+        with self._changed:
+            return self._changed.wait_for(lambda: len(self._stalled) == count, timeout)
 
     def release(self) -> None:
         """Let every stalled answer go on."""
-        with self._lock:
+        with self._changed:
             stalled, self._stalled = self._stalled, []
+            self._changed.notify_all()
         for loop, event in stalled:
             loop.call_soon_threadsafe(event.set)
 
@@ -128,14 +129,16 @@ class Faults:
         """Wait until released, or until `gone` says that the connection is."""
         released = asyncio.Event()
         mine = (asyncio.get_running_loop(), released)
-        with self._lock:
+        with self._changed:
             self._stalled.append(mine)
+            self._changed.notify_all()
         waits = [asyncio.ensure_future(released.wait()), asyncio.ensure_future(gone.wait())]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for wait in waits:
                 wait.cancel()
-            with self._lock:
+            with self._changed:
                 if mine in self._stalled:
                     self._stalled.remove(mine)
+                    self._changed.notify_all()

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .app import FakeHub
 
 GZIP_FROM = 1000  # bytes; shorter text is not worth compressing to the Hub
+METADATA = ("X-Repo-Commit", "X-Linked-ETag", "X-Linked-Size", "ETag")
 PORTAL = b"<!doctype html><html><head><title>Sign in to this network</title></head></html>"
 
 
@@ -110,8 +111,10 @@ class OriginHandler(RequestHandler):
         """Set status and headers; the record knows the status before the client does."""
         self.set_status(status)
         self.record.status = status
+        bare = self.fault is not None and self.fault.kind == "no_metadata"
         for name, value in (headers or {}).items():
-            self.set_header(name, value)
+            if not (bare and name in METADATA):
+                self.set_header(name, value)
 
     async def answer(
         self,
