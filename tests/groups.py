@@ -1,7 +1,7 @@
 """The groups of tests that need more than Python packages.
 
-Responsible for: skipping a group (a marker of pyproject.toml) where what it needs is missing, naming each
-skipped group in the last lines of the run, and failing the run instead when
+Responsible for: skipping a group (a marker of pyproject.toml) where what it needs is missing,
+naming each skipped group in the last lines of the run, and failing the run instead when
 `HF_CACHE_TEST_REQUIRE_ALL` is set, as continuous integration does.
 Not responsible for: installing anything (`.ci/test`).
 """

@@ -44,7 +44,7 @@ export class CachePopup extends ReactWidget {
   protected render(): JSX.Element {
     const { model, trans } = this._options;
     return (
-      <>
+      <div className="jp-HfCachePopup-body">
         <h2>{trans.__('Hugging Face cache')}</h2>
         {model.error ? (
           <Explained words={explainError(model.error, trans)} />
@@ -53,7 +53,7 @@ export class CachePopup extends ReactWidget {
         ) : (
           <p>{trans.__('Asking the server…')}</p>
         )}
-      </>
+      </div>
     );
   }
 
