@@ -1,7 +1,7 @@
 """The errors a request can end with.
 
-Responsible for: one tree of exceptions in which each knows its HTTP status, the Hub's error code where
-clients look for one, and what the reader can do about it.
+Responsible for: one tree of exceptions in which each knows its HTTP status, the Hub's error code
+where clients look for one, and what the reader can do about it.
 Not responsible for: turning them into an HTTP answer (`web.errors`).
 
     HfCacheError
@@ -144,8 +144,8 @@ class UpstreamError(HfCacheError):
 class UpstreamUnreachable(UpstreamError):
     """The upstream could not be asked and nothing is kept.
 
-    521 and not 504: huggingface_hub repeats 500, 502, 503 and 504 for 23 seconds before it gives up,
-    and takes any other status as final at once, with the same exception for its user.
+    521 and not 504: huggingface_hub repeats 500, 502, 503 and 504 for 23 seconds before it gives
+    up, and takes any other status as final at once, with the same exception for its user.
     """
 
     status = 521

@@ -1,8 +1,9 @@
 """The records that travel between the layers.
 
-Responsible for: frozen data classes and nothing else. Secrets are fields with `repr=False`, so that no log
-line or traceback shows them.
-Not responsible for: how they are stored (`state`, `config_store`, `blobs`) or validated (`web.pulp_schema`).
+Responsible for: frozen data classes and nothing else. Secrets are fields with `repr=False`, so
+that no log line or traceback shows them.
+Not responsible for: how they are stored (`state`, `config_store`, `blobs`) or validated
+(`web.pulp_schema`).
 """
 
 from __future__ import annotations
@@ -53,8 +54,8 @@ ANONYMOUS = Credential()
 class Remote:
     """Where content comes from; the fields are those of Pulp's HuggingFaceRemote.
 
-    Times are seconds; `rate_limit` is requests per second; `created` and `updated` are ISO 8601 in UTC
-    with microseconds and "Z". None means "not set".
+    Times are seconds; `rate_limit` is requests per second; `created` and `updated` are ISO 8601 in
+    UTC with microseconds and "Z". None means "not set".
     """
 
     id: str
@@ -88,7 +89,8 @@ class Remote:
     def upstream_url(self) -> str:
         """The effective upstream without a trailing slash.
 
-        `hf_hub_url` wins when it differs from the default, because Pulp's plugin fetches from it; else `url`.
+        `hf_hub_url` wins when it differs from the default, because Pulp's plugin fetches from it;
+        else `url`.
         """
         chosen = self.hf_hub_url if self.hf_hub_url.rstrip("/") != DEFAULT_HUB else self.url
         return chosen.rstrip("/")
@@ -108,7 +110,7 @@ class Remote:
 
     @property
     def base_path(self) -> str:
-        """The path part of the upstream URL ("" for a Hub at the root), without a trailing slash."""
+        """The path part of the upstream URL, without a trailing slash; "" for most Hubs."""
         return urlsplit(self.upstream_url).path.rstrip("/")
 
     @property

@@ -1,12 +1,14 @@
 """State tables: small records in diskcache, as JSON text.
 
-Responsible for: one table per directory, safe to use from any thread and any process on this machine, with
-ranged listing and read-modify-write; noticing that a table is corrupt and moving it aside.
-Not responsible for: what the records mean, or keeping bodies of files (`blobs`).
+Responsible for: one table per directory, safe to use from any thread and any process on this
+machine, with ranged listing and read-modify-write; noticing that a table is corrupt and moving it
+aside. Not responsible for: what the records mean, or keeping bodies of files (`blobs`).
 
-diskcache's own `Disk` pickles what it does not know and writes long values to files; both are turned off
-here: a state directory that somebody else wrote to must never run code, and a value must live and die with
-its row. `JSONDisk` is not used because it compresses its keys, so that ranges of keys cannot be listed.
+diskcache's own `Disk` pickles what it does not know and writes long values to files; both are
+turned off
+here: a state directory that somebody else wrote to must never run code, and a value must live and
+die with its row. `JSONDisk` is not used because it compresses its keys, so that ranges of keys
+cannot be listed.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 _NO_LIMIT = 2**62
 _PAGE = 200
+_RANGE_FROM = "SELECT key, value FROM Cache WHERE key >= ? AND key < ? ORDER BY key LIMIT ?"
+_RANGE_BEHIND = "SELECT key, value FROM Cache WHERE key > ? AND key < ? ORDER BY key LIMIT ?"
 
 
 class JSONTextDisk(diskcache.Disk):  # type: ignore[misc]
@@ -68,21 +72,23 @@ class JSONTextDisk(diskcache.Disk):  # type: ignore[misc]
 
 
 def key_of(*parts: str) -> str:
-    """Join parts to a key whose prefixes are ranges: each part is percent-encoded, "/" separates."""
+    """Join parts to a key whose prefixes are ranges: each part is percent-encoded, "/"
+    separates."""
     return "/".join(quote(part, safe=" ~@+=,:") for part in parts)
 
 
 class StateTable:
     """A mapping from text keys to JSON values in one directory.
 
-    All methods block on disk and belong in a worker thread; all are safe in any number of threads and
-    processes.
+    All methods block on disk and belong in a worker thread; all are safe in any number of threads
+    and processes.
 
     Args:
         directory: created if missing (0700).
 
     Raises:
-        StorageError: the directory cannot be written. A corrupt table does not raise: it is moved aside to
+        StorageError: the directory cannot be written. A corrupt table does not raise: it is moved
+        aside to
             `<directory>.corrupt-<time>`, `self.was_corrupt` is True and the table starts empty.
     """
 
@@ -94,7 +100,9 @@ class StateTable:
             self._cache = self._open()
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError) and not _says_malformed(error):
-                raise StorageError(f"The state in {directory} cannot be opened: {error}.") from error
+                raise StorageError(
+                    f"The state in {directory} cannot be opened: {error}."
+                ) from error
             self._move_aside(error)
             self._cache = self._open()
         except OSError as error:
@@ -110,7 +118,9 @@ class StateTable:
             statistics=0,
             timeout=10,
         )
-        with contextlib.closing(sqlite3.connect(self.directory / "cache.db", timeout=10)) as connection:
+        with contextlib.closing(
+            sqlite3.connect(self.directory / "cache.db", timeout=10)
+        ) as connection:
             (answer,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if answer != "ok":
             cache.close()
@@ -124,7 +134,9 @@ class StateTable:
         while aside.exists():
             number += 1
             aside = aside.with_name(f"{aside.name}.{number}")
-        logger.warning("state table %s is corrupt (%s); moved to %s", self.directory, error, aside.name)
+        logger.warning(
+            "state table %s is corrupt (%s); moved to %s", self.directory, error, aside.name
+        )
         self.directory.rename(aside)
         self.directory.mkdir(mode=0o700)
 
@@ -160,16 +172,15 @@ class StateTable:
         Reads page by page through the key index, so the cost is that of the rows returned.
         """
         upper = prefix + "\U0010ffff"
-        last, inclusive = (after, False) if after is not None and after >= prefix else (prefix, True)
+        last, inclusive = (
+            (after, False) if after is not None and after >= prefix else (prefix, True)
+        )
         left = limit if limit is not None else _NO_LIMIT
         while left > 0:
             # diskcache lists only whole tables; the range needs its SQL connection, whose table and
             # index ("Cache", unique on key and raw) are fixed by the on-disk format.
             rows = self._cache._sql(
-                "SELECT key, value FROM Cache WHERE key "
-                + (">=" if inclusive else ">")
-                + " ? AND key < ? ORDER BY key LIMIT ?",
-                (last, upper, min(_PAGE, left)),
+                _RANGE_FROM if inclusive else _RANGE_BEHIND, (last, upper, min(_PAGE, left))
             ).fetchall()
             for key, value in rows:
                 yield key, json.loads(value)
@@ -213,7 +224,9 @@ class StateTable:
         try:
             yield
         except (sqlite3.OperationalError, diskcache.Timeout, OSError) as error:
-            raise StorageError(f"The state in {self.directory} cannot be written: {error}.") from error
+            raise StorageError(
+                f"The state in {self.directory} cannot be written: {error}."
+            ) from error
 
 
 def _says_malformed(error: Exception) -> bool:

@@ -1,0 +1,110 @@
+"""What the service answers a request with, before any web framework sees it.
+
+Responsible for: the head of an answer and the kinds of body it can have, each saying how a sender
+gets its bytes and how it is given up.
+Not responsible for: sending (`web.content`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from jupyter_hf_cache.storage.blobs import LocalBlobReader
+from jupyter_hf_cache.upstream.fill import Fill
+
+
+class Body(Protocol):
+    """The body of an answer. `close` may be called from any thread, once, whatever happened."""
+
+    def close(self) -> None:
+        """Give up what the body holds."""
+        ...
+
+
+@dataclass(slots=True)
+class BytesBody:
+    """A body that is in memory."""
+
+    data: bytes
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+@dataclass(slots=True)
+class BlobBody:
+    """Bytes [start, end) of a kept blob."""
+
+    reader: LocalBlobReader
+    start: int
+    end: int
+
+    def close(self) -> None:
+        """Release the blob."""
+        self.reader.close()
+
+
+@dataclass(slots=True)
+class FillBody:
+    """Bytes [start, end) of a blob that is arriving.
+
+    Args:
+        completing: the answer reaches the end of a whole file, so its tail waits for the digest.
+    """
+
+    fill: Fill
+    start: int
+    end: int
+    completing: bool
+
+    def close(self) -> None:
+        """Stop following the fill."""
+        self.fill.leave()
+
+
+class StreamBody:
+    """Bytes that come straight from the upstream. `chunks` blocks and is read in a worker thread.
+
+    Args:
+        chunks: the pieces; raising ends the answer as broken.
+        give_up: closes the upstream's answer.
+    """
+
+    def __init__(self, chunks: Iterator[bytes], give_up: Closable) -> None:
+        self.chunks = chunks
+        self._give_up = give_up
+
+    def close(self) -> None:
+        """Close the upstream's answer."""
+        self._give_up.close()
+
+
+class Closable(Protocol):
+    """Anything with `close`."""
+
+    def close(self) -> None:
+        """Close."""
+        ...
+
+
+@dataclass(slots=True)
+class Answer:
+    """An answer to one request.
+
+    Args:
+        headers: complete but for what the connection itself needs; `Content-Length` where it is
+        known.
+        result: "hit", "miss", "stale", "forwarded" or "": for the log and the counters.
+    """
+
+    status: int
+    headers: dict[str, str] = field(default_factory=dict)
+    body: Body | None = None
+    result: str = ""
+
+    def close(self) -> None:
+        """Give up the body."""
+        if self.body is not None:
+            self.body.close()

@@ -1,0 +1,260 @@
+"""Where the bytes of a file's answer come from.
+
+Responsible for: choosing between a kept blob, a fill to follow, and streaming through unkept;
+ranges, conditions and taints; proving another origin's blob before it is served.
+Not responsible for: whether the caller may have them (decided before), or sending them
+(`web.content`).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from jupyter_hf_cache.answers import Answer, BlobBody, BytesBody, FillBody
+from jupyter_hf_cache.errors import RangeNotSatisfiable, UpstreamError
+from jupyter_hf_cache.protocol.digests import Digest
+from jupyter_hf_cache.protocol.paths import HubRequest, resolve_path
+from jupyter_hf_cache.protocol.ranges import ByteRange, content_range, is_open_ended, parse_range
+from jupyter_hf_cache.service.caller import Caller
+from jupyter_hf_cache.service.claims import origin_delivers
+from jupyter_hf_cache.service.heads import file_headers, not_modified, range_applies
+from jupyter_hf_cache.service.unkept import stream_unkept
+from jupyter_hf_cache.service.usage import Usage
+from jupyter_hf_cache.storage.blobs import BlobId, LocalBlobReader, LocalBlobStore
+from jupyter_hf_cache.storage.budget import Budget
+from jupyter_hf_cache.storage.records import Claim, RepoRef
+from jupyter_hf_cache.upstream.fills import Fills
+from jupyter_hf_cache.upstream.taints import Taints
+from jupyter_hf_cache.upstream.transfer import Source, SourceLost
+
+logger = logging.getLogger(__name__)
+
+# A file this small is fetched whole for any range of it: cheaper than keeping a partial, and
+# verified.
+SMALL = 1024 * 1024
+_MAX_CLAIMS_IN_SIDECAR = 64
+
+
+class Bodies:
+    """Builds answers with bytes. Thread-safe; blocks on disk, and on upstream where a proof is
+    due."""
+
+    def __init__(
+        self,
+        *,
+        store: LocalBlobStore,
+        budget: Budget,
+        fills: Fills,
+        taints: Taints,
+        usage: Usage,
+    ) -> None:
+        self._store = store
+        self._budget = budget
+        self._fills = fills
+        self._taints = taints
+        self._usage = usage
+        self._lock = threading.Lock()
+        self._proved: set[tuple[BlobId, str]] = set()
+
+    def head(
+        self, request: HubRequest, claim: Claim, headers: Mapping[str, str], stale: str
+    ) -> Answer:
+        """Answer HEAD: what a GET would say, without bytes."""
+        answer_headers = file_headers(claim, request.file or "", stale)
+        if not_modified(headers, claim):
+            return Answer(304, answer_headers, result="hit")
+        wanted = self._range(claim, headers, resumable=True)
+        if wanted is not None and claim.size is not None:
+            answer_headers["Content-Range"] = content_range(wanted, claim.size)
+            answer_headers["Content-Length"] = str(wanted.end - wanted.start)
+            return Answer(206, answer_headers, result="hit")
+        if claim.size is not None:
+            answer_headers["Content-Length"] = str(claim.size)
+        return Answer(200, answer_headers, result="hit")
+
+    def answer(
+        self,
+        request: HubRequest,
+        caller: Caller,
+        claim: Claim,
+        headers: Mapping[str, str],
+        stale: str,
+    ) -> Answer:
+        """Answer GET.
+
+        Raises:
+            RangeNotSatisfiable: with the size.
+            UpstreamError: the bytes cannot be had.
+            StorageError: the disk refuses.
+        """
+        answer_headers = file_headers(claim, request.file or "", stale)
+        if not_modified(headers, claim):
+            return Answer(304, answer_headers, result="hit")
+        digest = Digest.from_etag(claim.etag)
+        if digest is None or claim.size is None:
+            return stream_unkept(_source(request, caller, claim), claim, answer_headers)
+        blob = BlobId.of(digest, caller.remote.origin_id)
+        wanted = self._range(claim, headers, resumable=not self._taints.is_tainted(blob))
+        status, start, end = 200, 0, claim.size
+        if wanted is not None:
+            status, start, end = 206, wanted.start, wanted.end
+            answer_headers["Content-Range"] = content_range(wanted, claim.size)
+        answer_headers["Content-Length"] = str(end - start)
+        source = _source(request, caller, claim)
+        completing = end == claim.size and (
+            wanted is None or start == 0 or is_open_ended(headers.get("Range", ""))
+        )
+        return self._with_bytes(
+            Answer(status, answer_headers), blob, claim, source, start, end, completing=completing
+        )
+
+    def _with_bytes(
+        self,
+        answer: Answer,
+        blob: BlobId,
+        claim: Claim,
+        source: Source,
+        start: int,
+        end: int,
+        *,
+        completing: bool,
+    ) -> Answer:
+        size = claim.size or 0
+        if answer.status == 200 and size == 0 and claim.etag == _EMPTY.get(blob.digest.algorithm):
+            answer.body, answer.result = BytesBody(b""), "hit"
+            return answer
+        reader = self._open_proved(blob, claim, source)
+        if reader is None:
+            fill = self._fills.open(blob, size, source, range_safe=_believable(source))
+            if fill is not None:
+                whole = completing or size <= SMALL
+                (fill.want_all if whole else lambda: fill.want(start, end))()
+                self._usage.miss()
+                answer.body = FillBody(fill, start, end, completing=whole)
+                answer.result = "miss"
+                return answer
+            reader = self._open_proved(blob, claim, source)
+        if reader is None:
+            self._usage.miss()
+            return stream_unkept(
+                source, claim, answer.headers, ByteRange(start, end) if not completing else None
+            )
+        self._budget.note_used(blob)
+        self._usage.hit(end - start)
+        answer.body, answer.result = BlobBody(reader, start, end), "hit"
+        return answer
+
+    def _range(
+        self, claim: Claim, headers: Mapping[str, str], *, resumable: bool
+    ) -> ByteRange | None:
+        """Return the one range to answer with, or None for the whole file.
+
+        Not `resumable`: somebody may hold wrong bytes under this digest. Completing those would
+        forge a file under the right name, so a resume gets the whole file, and a bounded range an
+        error.
+        """
+        value = headers.get("Range")
+        if not value or claim.size is None or not range_applies(headers, claim):
+            return None
+        ranges = parse_range(value, claim.size)
+        if ranges is None or len(ranges) != 1:
+            return None
+        if not resumable:
+            if is_open_ended(value):
+                return None
+            raise UpstreamError(
+                "Damaged bytes of this file were sent lately, so parts of it are not given out.",
+                advice="Download the whole file again.",
+                status=503,
+            )
+        if ranges[0].start >= claim.size:
+            raise RangeNotSatisfiable(claim.size)
+        return ranges[0]
+
+    # -- proofs
+
+    def _open_proved(self, blob: BlobId, claim: Claim, source: Source) -> LocalBlobReader | None:
+        """Open a kept blob if this origin's claim on it is proved, or can be now."""
+        reader = self._store.open(blob)
+        if reader is None:
+            return None
+        key = (blob, source.origin_id)
+        if key in self._proved:
+            return reader
+        try:
+            if self._prove(blob, claim, source, reader):
+                with self._lock:
+                    self._proved.add(key)
+                return reader
+        except BaseException:
+            reader.close()
+            raise
+        reader.close()
+        raise UpstreamError(
+            "The upstream names the digest of a file kept from elsewhere, but does not deliver its "
+            "bytes."
+        )
+
+    def _prove(self, blob: BlobId, claim: Claim, source: Source, reader: LocalBlobReader) -> bool:
+        sidecar = self._store.sidecar(blob)
+        if sidecar is None:
+            return False
+        if source.origin_id in sidecar.origins:
+            self.note_claim(blob, source)
+            return True
+        if reader.size != claim.size:
+            return False
+        try:
+            delivered = origin_delivers(source, reader, reader.size)
+        except SourceLost as lost:
+            raise lost.error from lost
+        if delivered:
+            self.note_claim(blob, source)
+        return delivered
+
+    def note_claim(self, blob: BlobId, source: Source) -> None:
+        """Write a newly served claim into the sidecar, from which lost tables are rebuilt."""
+        with self._lock:
+            sidecar = self._store.sidecar(blob)
+            if sidecar is None:
+                return
+            known = source.claim in sidecar.claims and source.origin_id in sidecar.origins
+            if known or len(sidecar.claims) >= _MAX_CLAIMS_IN_SIDECAR:
+                return
+            if source.origin_id not in sidecar.origins:
+                sidecar.origins.append(source.origin_id)
+            sidecar.claims.append(source.claim)
+            try:
+                self._store.write_sidecar(blob, sidecar, durable=False)
+            except OSError as error:
+                logger.info("sidecar of %s not updated: %s", blob, error)
+
+
+_EMPTY = {
+    "git-sha1": "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391",
+    "sha256": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+}
+
+
+def _source(request: HubRequest, caller: Caller, claim: Claim) -> Source:
+    repo, file = request.repo or RepoRef("models", ""), request.file or ""
+    return Source(
+        client=caller.client,
+        credential=caller.credential,
+        identity=caller.identity,
+        path=resolve_path(repo, claim.commit, file),
+        origin_id=caller.remote.origin_id,
+        claim=[caller.remote.origin_id, repo.type, repo.id, claim.commit, file, claim.etag],
+        html=file.lower().endswith((".html", ".htm", ".xhtml")),
+    )
+
+
+def _believable(source: Source) -> bool:
+    """Return whether bytes may be given out before the digest is known: over TLS, or from this
+    machine."""
+    parts = urlsplit(source.client.remote.upstream_url)
+    host = (parts.hostname or "").lower()
+    return parts.scheme == "https" or host in ("localhost", "::1") or host.startswith("127.")

@@ -1,0 +1,119 @@
+"""Claims: what origins said about files at commits, and the proof that another origin has a kept
+blob.
+
+Responsible for: keeping claims for ever (a commit never changes), and comparing random ranges
+before a blob that came from one origin is served under another's claim.
+Not responsible for: the right to read, which is asked before a claim is looked at.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import asdict
+from urllib.parse import unquote
+
+from jupyter_hf_cache.storage.blobs import BlobReader
+from jupyter_hf_cache.storage.records import Claim, RepoRef
+from jupyter_hf_cache.storage.state import StateTable, key_of
+from jupyter_hf_cache.upstream.transfer import Source, transfer
+
+_IN_MEMORY = 50_000
+_PROOF_BYTES = 1024 * 1024
+_PROOF_RANGES = 4
+
+
+class Claims:
+    """Claims in a state table, the latest also in memory. Thread-safe; blocks on disk."""
+
+    def __init__(self, table: StateTable) -> None:
+        self._table = table
+        self._lock = threading.Lock()
+        self._memory: OrderedDict[str, Claim] = OrderedDict()
+
+    def get(self, origin_id: str, repo: RepoRef, commit: str, file: str) -> Claim | None:
+        """Return what the origin said about this file at this commit."""
+        key = _key(origin_id, repo, commit, file)
+        with self._lock:
+            if (claim := self._memory.get(key)) is not None:
+                return claim
+        row = self._table.get(key)
+        if row is None:
+            return None
+        claim = Claim(**row)
+        self._remember(key, claim)
+        return claim
+
+    def put(self, origin_id: str, repo: RepoRef, file: str, claim: Claim) -> None:
+        """Keep a claim."""
+        key = _key(origin_id, repo, claim.commit, file)
+        self._table.set(key, asdict(claim))
+        self._remember(key, claim)
+
+    def of_repo(self, origin_id: str, repo: RepoRef) -> Iterator[tuple[str, Claim]]:
+        """Yield (file, claim) for every kept claim of a repo, absent files left out."""
+        for key, row in self._table.items(key_of("claim", origin_id, repo.type, repo.id) + "/"):
+            claim = Claim(**row)
+            if not claim.absent:
+                yield _file_of(key), claim
+
+    def all(self) -> Iterator[tuple[str, RepoRef, str, Claim]]:
+        """Yield (origin_id, repo, file, claim) for every claim on a file that exists."""
+        for key, row in self._table.items("claim/"):
+            claim = Claim(**row)
+            if not claim.absent:
+                _, origin_id, repo_type, repo_id, _, _ = key.split("/")
+                yield origin_id, RepoRef(repo_type, unquote(repo_id)), _file_of(key), claim
+
+    def forget(self, origin_id: str, repo: RepoRef) -> None:
+        """Forget every claim of a repo."""
+        prefix = key_of("claim", origin_id, repo.type, repo.id) + "/"
+        self._table.delete_prefix(prefix)
+        with self._lock:
+            for key in [key for key in self._memory if key.startswith(prefix)]:
+                del self._memory[key]
+
+    def _remember(self, key: str, claim: Claim) -> None:
+        with self._lock:
+            self._memory[key] = claim
+            while len(self._memory) > _IN_MEMORY:
+                self._memory.popitem(last=False)
+
+
+def _key(origin_id: str, repo: RepoRef, commit: str, file: str) -> str:
+    return key_of("claim", origin_id, repo.type, repo.id, commit, file)
+
+
+def _file_of(key: str) -> str:
+    return unquote(key.rsplit("/", 1)[1])
+
+
+def origin_delivers(source: Source, reader: BlobReader, size: int) -> bool:
+    """Return whether `source` hands out the same bytes as a kept blob, judged by random ranges.
+
+    Naming a digest is easy; only who can deliver the bytes has them. The ranges together are at
+    least one MiB, or the whole of a smaller file.
+
+    Raises:
+        UpstreamError, SourceLost: it cannot be asked.
+    """
+    for start, end in _sample(size):
+        received = bytearray()
+
+        def take(_: int, data: bytes, received: bytearray = received) -> None:
+            received.extend(data)
+
+        transfer(source, start, end, size, sink=take, go_on=lambda: True)
+        if bytes(received) != reader.read(start, end - start):
+            return False
+    return True
+
+
+def _sample(size: int) -> list[tuple[int, int]]:
+    if size <= _PROOF_BYTES:
+        return [(0, size)] if size else []
+    step = _PROOF_BYTES // _PROOF_RANGES
+    starts = sorted(secrets.randbelow(size - step + 1) for _ in range(_PROOF_RANGES))
+    return [(start, start + step) for start in starts]

@@ -1,0 +1,354 @@
+"""The one object that web, command line and jupyterhub service talk to.
+
+Responsible for: opening and closing everything that is kept, finding distribution and remote of a
+request, and handing it to the part that answers it.
+Not responsible for: the answers themselves (`files`, `metadata`, `forwarding`, `inventory`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from jupyter_hf_cache import __version__
+from jupyter_hf_cache.answers import Answer, BytesBody
+from jupyter_hf_cache.errors import NotFound, Refused, StorageError
+from jupyter_hf_cache.protocol.digests import Digest, Hasher, lfs_pointer
+from jupyter_hf_cache.protocol.paths import HubRequest, Kind, parse
+from jupyter_hf_cache.service.bodies import Bodies
+from jupyter_hf_cache.service.breaker import Breaker
+from jupyter_hf_cache.service.caller import (
+    Asker,
+    Caller,
+    check_allowed,
+    choose_credential,
+    identity_of,
+    without_credentials,
+)
+from jupyter_hf_cache.service.claims import Claims
+from jupyter_hf_cache.service.files import Files
+from jupyter_hf_cache.service.forwarding import forward
+from jupyter_hf_cache.service.heads import missing_file
+from jupyter_hf_cache.service.inventory import Inventory
+from jupyter_hf_cache.service.metadata import Metadata
+from jupyter_hf_cache.service.options import ServiceOptions
+from jupyter_hf_cache.service.revisions import Revisions
+from jupyter_hf_cache.service.tokens import Tokens
+from jupyter_hf_cache.service.usage import Usage
+from jupyter_hf_cache.storage.blobs import LocalBlobStore
+from jupyter_hf_cache.storage.budget import Budget, default_limit
+from jupyter_hf_cache.storage.config_store import ConfigStore
+from jupyter_hf_cache.storage.layout import check_layout
+from jupyter_hf_cache.storage.records import ANONYMOUS, Distribution, Remote
+from jupyter_hf_cache.storage.secrets import SecretBox, load_key
+from jupyter_hf_cache.storage.state import StateTable
+from jupyter_hf_cache.upstream.client import UpstreamClient
+from jupyter_hf_cache.upstream.fills import Fills
+from jupyter_hf_cache.upstream.listings import Listings
+from jupyter_hf_cache.upstream.rights import Rights
+from jupyter_hf_cache.upstream.taints import Taints
+
+logger = logging.getLogger(__name__)
+
+USER_AGENT = f"jupyter-hf-cache/{__version__}"
+_JSON_KINDS = frozenset({Kind.INFO, Kind.TREE, Kind.PATHS_INFO, Kind.REFS, Kind.COMMITS, Kind.LIST})
+
+
+class CacheService:
+    """One open cache. Thread-safe; every method blocks and belongs in a worker thread.
+
+    Attributes:
+        config: remotes and distributions.
+        secrets: the installation's key.
+        problems: what people should know, in words.
+    """
+
+    def __init__(self, options: ServiceOptions) -> None:
+        self.options = options
+        self.problems: list[str] = []
+        check_layout(options.cache_dir)
+        check_layout(options.data_dir)
+        self.secrets = SecretBox(load_key(options.config_dir))
+        state = options.state_dir or options.cache_dir / "state"
+        durable = options.data_dir / "state"
+        self._tables = {
+            name: StateTable(where / name)
+            for name, where in (
+                ("config", durable),
+                ("access", durable),
+                ("usage", durable),
+                ("repos", state),
+                ("files", state),
+            )
+        }
+        self.config = ConfigStore(
+            self._tables["config"], self.secrets, options.data_dir / "state" / "config-copy.json"
+        )
+        self._open_parts()
+        self._make_defaults()
+
+    @classmethod
+    def open(cls, options: ServiceOptions) -> CacheService:
+        """Open the cache without asking any upstream.
+
+        Raises:
+            StorageError: it cannot be opened, with the reason and what to set.
+        """
+        try:
+            return cls(options)
+        except OSError as error:
+            raise StorageError(
+                f"The cache in {options.cache_dir} cannot be opened: {error.strerror or error}.",
+                advice="Set HfCache.cache_dir to a writable local directory.",
+            ) from error
+
+    def _open_parts(self) -> None:
+        options = self.options
+        self.store = LocalBlobStore(options.cache_dir)
+        limit = options.cache_size_limit
+        self.budget = Budget(
+            self.store,
+            self._tables["files"],
+            limit=limit if limit is not None else default_limit(options.cache_dir),
+            min_free=options.min_free_space,
+        )
+        self.taints = Taints(self._tables["files"])
+        self.usage = Usage(self._tables["usage"])
+        self.rights = Rights(self._tables["access"])
+        self.claims = Claims(self._tables["files"])
+        self.revisions = Revisions(self._tables["repos"])
+        self.listings = Listings(self._tables["repos"])
+        self.breaker = Breaker()
+        self.fills = Fills(
+            self.store,
+            self.budget,
+            self.taints,
+            linger=options.linger,
+            on_kept=lambda blob, size: None,
+            on_fetched=self.usage.fetched,
+        )
+        self.bodies = Bodies(
+            store=self.store,
+            budget=self.budget,
+            fills=self.fills,
+            taints=self.taints,
+            usage=self.usage,
+        )
+        self.files = Files(
+            store=self.store,
+            claims=self.claims,
+            revisions=self.revisions,
+            rights=self.rights,
+            bodies=self.bodies,
+            usage=self.usage,
+            breaker=self.breaker,
+            lifetimes=options.lifetimes,
+            single_user=options.single_user,
+            offline=options.offline,
+        )
+        self.metadata = Metadata(
+            listings=self.listings,
+            revisions=self.revisions,
+            rights=self.rights,
+            usage=self.usage,
+            breaker=self.breaker,
+            lifetimes=options.lifetimes,
+            single_user=options.single_user,
+            offline=options.offline,
+        )
+        self.inventory = Inventory(self)
+        self.tokens = Tokens(self)
+        self._lock = threading.Lock()
+        self._clients: dict[tuple[str, bool], tuple[Remote, UpstreamClient]] = {}
+        self._repair()
+
+    def _repair(self) -> None:
+        """Make records and disk agree after a crash or lost tables."""
+        for name, table in self._tables.items():
+            if table.was_corrupt:
+                self.problems.append(f"The table {name} was corrupt; it was set aside and rebuilt.")
+        if self._tables["files"].was_corrupt or self._tables["files"].count("blob/") == 0:
+            self.inventory.rebuild()
+        self.budget.reconcile()
+
+    def _make_defaults(self) -> None:
+        """Create remote and distribution `default` unless somebody made other plans."""
+        self.problems.extend(self.config.problems())
+        if self.config.remotes() or self.config.distributions():
+            return
+        remote = self.config.create_remote(
+            {"name": "default", "url": self.options.default_upstream}
+        )
+        self.config.create_distribution({"name": "default", "base_path": "hf", "remote": remote.id})
+
+    def close(self) -> None:
+        """Stop fills, write what is pending, close the tables."""
+        self.fills.stop()
+        with contextlib.suppress(StorageError):
+            self.budget.flush()
+            self.usage.flush()
+        with self._lock:
+            clients, self._clients = list(self._clients.values()), {}
+        for _, client in clients:
+            client.close()
+        for table in self._tables.values():
+            table.close()
+
+    # -- requests
+
+    def answer(
+        self,
+        method: str,
+        query: str,
+        headers: Mapping[str, str],
+        asker: Asker,
+        path: str,
+        body: bytes | Iterable[bytes] | None = None,
+    ) -> Answer:
+        """Answer one request below `/pulp/content/`.
+
+        Args:
+            path: raw path from the base_path on, without a capability.
+            body: of POST paths-info as bytes; of forwarded requests as an iterator.
+
+        Raises:
+            HfCacheError: anything that is answered with an error.
+        """
+        distribution, rest = self._distribution(path)
+        if rest in ("", "/"):
+            raise NotFound(
+                f"This is the endpoint of the distribution {distribution.name!r}.",
+                advice="Set HF_ENDPOINT to this address without the trailing slash.",
+            )
+        request = parse(method, rest, query)
+        check_allowed(asker, request, read_only=self.options.read_only)
+        caller = self.caller(asker, distribution, request.kind)
+        return self._dispatch(request, caller, headers, body)
+
+    def needs_body(self, method: str, path: str) -> bool:
+        """Return whether a request's body is read whole before it is answered (paths-info)."""
+        if method != "POST":
+            return False
+        _, rest = self._distribution(path)
+        return parse(method, rest).kind is Kind.PATHS_INFO
+
+    def _dispatch(
+        self,
+        request: HubRequest,
+        caller: Caller,
+        headers: Mapping[str, str],
+        body: bytes | Iterable[bytes] | None,
+    ) -> Answer:
+        if request.kind is Kind.RESOLVE:
+            return self.files.answer(request, caller, headers)
+        if request.kind is Kind.RAW:
+            return self._raw(request, caller, headers)
+        if request.kind in _JSON_KINDS:
+            self._check_public(request, caller, headers)
+            data = body if isinstance(body, bytes) else b""
+            return self.metadata.answer(request, caller, headers, data)
+        if caller.public_only:
+            raise Refused("From another host, this cache gives out public files and pages only.")
+        if request.mints and request.repo is not None:
+            self._check_mint(request, caller, headers)
+        answer = forward(request, caller, headers, body)
+        if request.writes and request.repo is not None:
+            self.metadata.forget(caller, request.repo)
+        return answer
+
+    def _raw(self, request: HubRequest, caller: Caller, headers: Mapping[str, str]) -> Answer:
+        """Answer `raw`: the file as git has it, which for an LFS file is its pointer."""
+        claim = self.files.find(request, caller, headers).claim
+        if claim.absent:
+            raise missing_file(claim.commit)
+        digest = Digest.from_etag(claim.etag)
+        if digest is None or digest.algorithm != "sha256" or claim.size is None:
+            return self.files.answer(request, caller, headers)
+        pointer = lfs_pointer(digest.hex, claim.size)
+        hasher = Hasher("git-sha1", len(pointer))
+        hasher.update(pointer)
+        answer = {
+            "X-Repo-Commit": claim.commit,
+            "ETag": f'"{hasher.hexdigest()}"',
+            "Content-Type": "text/plain; charset=utf-8",
+            "Content-Length": str(len(pointer)),
+        }
+        return Answer(200, answer, BytesBody(pointer) if request.method == "GET" else None, "hit")
+
+    def _check_public(
+        self, request: HubRequest, caller: Caller, headers: Mapping[str, str]
+    ) -> None:
+        """For callers from the network who bring a token: what they ask for must be public too."""
+        if caller.public_only and caller.identity != "anonymous":
+            publicly = replace(caller, credential=ANONYMOUS, identity="anonymous")
+            self.metadata.answer(replace(request, method="GET"), publicly, headers, b"").close()
+
+    def _check_mint(self, request: HubRequest, caller: Caller, headers: Mapping[str, str]) -> None:
+        """A route that hands out URLs or tokens is asked for a repo this caller may see."""
+        info = HubRequest(
+            kind=Kind.INFO,
+            method="GET",
+            path=f"/api/{request.repo.type}/{request.repo.id}" if request.repo else "",
+            query="",
+            repo=request.repo,
+        )
+        self.metadata.answer(info, caller, headers, b"").close()
+
+    # -- who and where from
+
+    def _distribution(self, path: str) -> tuple[Distribution, str]:
+        match = self.config.match(path)
+        if match is None:
+            raise NotFound(
+                "No distribution is served at this address.",
+                advice="List them with GET /pulp/api/v3/distributions/.",
+            )
+        return match
+
+    def caller(self, asker: Asker, distribution: Distribution, kind: Kind) -> Caller:
+        """Return how this request is sent upstream.
+
+        Raises:
+            NotFound: the distribution has no remote.
+        """
+        remote = self.config.remote(distribution.remote) if distribution.remote else None
+        if remote is None:
+            raise NotFound(f"The distribution {distribution.name!r} has no remote to read from.")
+        credential = choose_credential(
+            asker, distribution, remote, kind, single_user=self.options.single_user
+        )
+        return Caller(
+            distribution=distribution,
+            remote=remote,
+            client=self.client(remote, with_credentials=credential.source == "remote"),
+            credential=credential,
+            identity=identity_of(credential, remote, self.secrets.identity),
+            owner=asker.kind == "trusted" and self.options.single_user,
+            public_only=asker.via == "network",
+            base=asker.base.rstrip("/") + "/" + distribution.base_path,
+        )
+
+    def client(self, remote: Remote, *, with_credentials: bool) -> UpstreamClient:
+        """Return the client of a remote as it is configured now."""
+        key = (remote.id, with_credentials)
+        with self._lock:
+            known = self._clients.get(key)
+            if known is not None and known[0] == remote:
+                return known[1]
+            wanted = remote if with_credentials else without_credentials(remote)
+            client = UpstreamClient(wanted, user_agent=USER_AGENT)
+            self._clients[key] = (remote, client)
+        if known is not None:
+            self._remote_changed(known[0], remote)
+        return client
+
+    def _remote_changed(self, before: Remote, after: Remote) -> None:
+        """A changed URL or credential ends every verdict that was learnt with the old one."""
+        self.breaker.forget(after.id)
+        self.rights.forget_remote(after.id)
+        if before.upstream_url != after.upstream_url:
+            self.revisions.forget(after.id)
+            self.listings.forget(f"listing/{after.id}/")

@@ -1,0 +1,117 @@
+"""Passing on what is not a cacheable read: whoami, login, likes, uploads, git, pages of the API.
+
+Responsible for: sending such a request to the remote's origin with the caller's own credential
+only, and making its answer harmless: Xet taken out, links kept inside the cache.
+Not responsible for: deciding whether the caller may (`service.caller.check_allowed`).
+
+`HF_ENDPOINT` points here for a whole kernel, so `push_to_hub` and `hf auth login` have to keep
+working.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from jupyter_hf_cache.answers import Answer, BytesBody, StreamBody
+from jupyter_hf_cache.errors import NotFound, UpstreamError
+from jupyter_hf_cache.protocol.headers import answer_headers, forward_request_headers
+from jupyter_hf_cache.protocol.paths import HubRequest
+from jupyter_hf_cache.protocol.rewrite import (
+    rewrite_json_urls,
+    rewrite_link,
+    rewrite_location,
+    strip_xet,
+)
+from jupyter_hf_cache.service.caller import Caller
+from jupyter_hf_cache.upstream.client import UpstreamResponse
+from jupyter_hf_cache.upstream.transfer import CHUNK_SIZE
+
+_MAX_JSON = 16 * 1024 * 1024
+_READ_TIMEOUT = 120.0
+_NO_PAGE = ("/api/", "/oauth/", "/.well-known/")
+
+
+def forward(
+    request: HubRequest,
+    caller: Caller,
+    headers: Mapping[str, str],
+    body: bytes | Iterable[bytes] | None,
+) -> Answer:
+    """Send a request upstream as it came and answer with what comes back.
+
+    Raises:
+        NotFound: a browser asks for a page of the Hub's web site.
+        UpstreamError: the upstream fails.
+    """
+    _refuse_pages(request, caller, headers)
+    response = caller.client.request(
+        request.method,
+        request.path,
+        query=request.query,
+        credential=caller.credential,
+        headers=forward_request_headers(headers, bearer=None),
+        body=body,
+        follow="none",
+        read_timeout=_READ_TIMEOUT,
+    )
+    try:
+        return _answer(request, caller, response)
+    except BaseException:
+        response.close()
+        raise
+
+
+def _refuse_pages(request: HubRequest, caller: Caller, headers: Mapping[str, str]) -> None:
+    """A page of the Hub opened through the cache would be a stranger's page on this origin."""
+    if request.method not in ("GET", "HEAD") or request.mints or request.path.startswith(_NO_PAGE):
+        return
+    navigates = headers.get("Sec-Fetch-Mode") == "navigate" or "text/html" in headers.get(
+        "Accept", ""
+    )
+    if navigates:
+        page = caller.remote.upstream_url + request.path
+        raise NotFound(f"This cache serves files and the API. The page is at {page}")
+
+
+def _answer(request: HubRequest, caller: Caller, response: UpstreamResponse) -> Answer:
+    upstream = caller.remote.upstream_url
+    headers = answer_headers(response.headers)
+    for name in [name for name in headers if name.lower() in ("link", "location")]:
+        rewrite = rewrite_link if name.lower() == "link" else rewrite_location
+        rewritten = rewrite(headers.pop(name), upstream, caller.base)
+        if rewritten:
+            headers[name] = rewritten
+    kind = response.headers.get("Content-Type", "").split(";")[0].strip().lower()
+    if request.method != "HEAD" and (kind == "application/json" or kind.endswith("+json")):
+        return _json_answer(request, caller, response, headers)
+    if request.method == "HEAD" or response.status in (204, 304):
+        response.close()
+        return Answer(response.status, headers, result="forwarded")
+    body = StreamBody(response.iter_bytes(CHUNK_SIZE), response)
+    return Answer(response.status, headers, body, result="forwarded")
+
+
+def _json_answer(
+    request: HubRequest, caller: Caller, response: UpstreamResponse, headers: dict[str, str]
+) -> Answer:
+    data = response.read(_MAX_JSON)
+    response.close()
+    try:
+        parsed: Any = json.loads(data)
+    except ValueError as error:
+        if response.status >= 400:
+            return _bytes_answer(response.status, headers, data)
+        raise UpstreamError("The upstream announced JSON and sent something else.") from error
+    if not request.mints:
+        parsed = strip_xet(parsed)
+    parsed = rewrite_json_urls(parsed, caller.remote.upstream_url, caller.base)
+    return _bytes_answer(response.status, headers, json.dumps(parsed, ensure_ascii=False).encode())
+
+
+def _bytes_answer(status: int, headers: dict[str, str], data: bytes) -> Answer:
+    for name in [n for n in headers if n.lower() in ("content-length", "content-encoding", "etag")]:
+        del headers[name]
+    headers["Content-Length"] = str(len(data))
+    return Answer(status, headers, BytesBody(data), result="forwarded")

@@ -1,0 +1,104 @@
+"""The head of a file's answer.
+
+Responsible for: the headers that clients build their own cache on, and the answer for a file that
+a commit does not have.
+Not responsible for: headers that every answer carries (`protocol.headers.sandbox_headers`).
+"""
+
+from __future__ import annotations
+
+import mimetypes
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+
+from jupyter_hf_cache.errors import UpstreamAnswer
+from jupyter_hf_cache.storage.records import Claim
+
+_TEXT = frozenset(
+    {
+        ".txt",
+        ".md",
+        ".py",
+        ".csv",
+        ".tsv",
+        ".yaml",
+        ".yml",
+        ".toml",
+        ".cfg",
+        ".ini",
+        ".jinja",
+        ".jsonl",
+    }
+)
+
+
+def file_headers(claim: Claim, file: str, stale: str = "") -> dict[str, str]:
+    """Return the headers of an answer about a file, without lengths.
+
+    `X-Repo-Commit` decides in which snapshot folder huggingface_hub files the download, the ETag
+    becomes the name of the blob there: both must be the Hub's own, the same for every route and
+    method.
+    """
+    headers = {
+        "X-Repo-Commit": claim.commit,
+        "ETag": f'"{claim.etag}"',
+        "Accept-Ranges": "bytes",
+        "Content-Type": content_type(claim, file),
+        "Cache-Control": "private, no-cache",
+    }
+    if claim.size is not None and len(claim.etag) == 64:
+        headers["X-Linked-Size"] = str(claim.size)
+        headers["X-Linked-ETag"] = f'"{claim.etag}"'
+    if stale:
+        headers["X-HF-Warning"] = warning(stale)
+    return headers
+
+
+def warning(reason: str) -> str:
+    """Return the value of `X-HF-Warning`, which huggingface_hub shows to its user."""
+    plain = reason.encode("ascii", "replace").decode()
+    return f"Stale; The Hub could not be asked ({plain}) so the cache answered with what it has."
+
+
+def content_type(claim: Claim, file: str) -> str:
+    """Return a content type that a browser will not run: JSON, plain text, or bytes."""
+    suffix = PurePosixPath(file).suffix.lower()
+    if suffix == ".json":
+        return "application/json"
+    if suffix in _TEXT:
+        return "text/plain; charset=utf-8"
+    guessed = mimetypes.guess_type(file)[0] or ""
+    if guessed.startswith(
+        ("image/png", "image/jpeg", "image/gif", "image/webp", "audio/", "video/")
+    ):
+        return guessed
+    return "application/octet-stream"
+
+
+def missing_file(commit: str) -> UpstreamAnswer:
+    """Return the Hub's own answer for a file that a commit does not have."""
+    return UpstreamAnswer(
+        404,
+        "Entry not found",
+        code="EntryNotFound",
+        headers={"X-Repo-Commit": commit, "Content-Type": "text/plain; charset=utf-8"},
+        body=b"Entry not found",
+    )
+
+
+def wants_fresh(headers: Mapping[str, str]) -> bool:
+    """Return whether the client asks for a fresh look (`Cache-Control: no-cache`)."""
+    return "no-cache" in headers.get("Cache-Control", "").lower()
+
+
+def not_modified(headers: Mapping[str, str], claim: Claim) -> bool:
+    """Return whether `If-None-Match` names what the client would get."""
+    value = headers.get("If-None-Match", "")
+    tags = {tag.strip().removeprefix("W/").strip('"') for tag in value.split(",")}
+    return bool(value) and (claim.etag in tags or "*" in tags)
+
+
+def range_applies(headers: Mapping[str, str], claim: Claim) -> bool:
+    """Return whether a `Range` may be honoured: no `If-Range`, or one that names these bytes."""
+    condition = headers.get("If-Range", "").strip()
+    return not condition or condition == f'"{claim.etag}"'

@@ -1,0 +1,74 @@
+"""What the cache saved today.
+
+Responsible for: counting hits, misses, bytes and spared calls, per day, surviving a restart.
+Not responsible for: metrics for monitoring (`metrics`) or who used what.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from datetime import datetime, timezone
+
+from jupyter_hf_cache.storage.state import StateTable, key_of
+
+_FLUSH_SECONDS = 30.0
+NAMES = ("hits", "misses", "bytes_from_cache", "bytes_from_upstream", "calls_saved")
+
+
+class Usage:
+    """Counters per day in a state table, written in batches. Thread-safe."""
+
+    def __init__(self, table: StateTable) -> None:
+        self._table = table
+        self._lock = threading.Lock()
+        self._pending: Counter[str] = Counter()
+        self._flushed = time.monotonic()
+
+    def hit(self, size: int) -> None:
+        """An answer of `size` bytes came from disk."""
+        self._add(hits=1, bytes_from_cache=size)
+
+    def miss(self) -> None:
+        """An answer had to come from upstream."""
+        self._add(misses=1)
+
+    def fetched(self, size: int) -> None:
+        """`size` bytes came from upstream."""
+        self._add(bytes_from_upstream=size)
+
+    def saved_call(self) -> None:
+        """A question was answered without asking upstream."""
+        self._add(calls_saved=1)
+
+    def today(self) -> dict[str, int]:
+        """Return today's counters."""
+        with self._lock:
+            pending = Counter(self._pending)
+        kept = self._table.get(_today()) or {}
+        return {name: int(kept.get(name, 0)) + pending[name] for name in NAMES}
+
+    def flush(self) -> None:
+        """Write what was collected."""
+        with self._lock:
+            pending, self._pending = self._pending, Counter()
+            self._flushed = time.monotonic()
+        if pending:
+            self._table.update(
+                _today(),
+                lambda kept: {
+                    name: int((kept or {}).get(name, 0)) + pending[name] for name in NAMES
+                },
+            )
+
+    def _add(self, **counts: int) -> None:
+        with self._lock:
+            self._pending.update(counts)
+            due = time.monotonic() - self._flushed > _FLUSH_SECONDS
+        if due:
+            self.flush()
+
+
+def _today() -> str:
+    return key_of("usage", datetime.now(timezone.utc).date().isoformat())

@@ -1,0 +1,126 @@
+"""Looking a file up: one HEAD that tells commit, digest, size and the right to read at once.
+
+Responsible for: asking the upstream about one file, walking through renames, and turning its
+answer into a `Claim` or its refusal into an error.
+Not responsible for: keeping what was learnt (`service.files`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from jupyter_hf_cache.errors import HfCacheError, UpstreamAnswer, UpstreamError
+from jupyter_hf_cache.protocol.headers import FileMetadata, file_metadata
+from jupyter_hf_cache.protocol.paths import is_commit, resolve_path
+from jupyter_hf_cache.storage.records import Claim, Credential, RepoRef
+from jupyter_hf_cache.upstream.client import UpstreamClient, UpstreamResponse
+
+_RENAMES = 5
+_BODY_OF_ERROR = 8 * 1024
+METADATA_TIMEOUT = 8.0
+_PASSING = (408, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What the upstream said about a file.
+
+    Args:
+        claim: at its commit; `absent` when there is no such file.
+        readable: the answer proves the right to read content (a missing file does not).
+    """
+
+    claim: Claim
+    readable: bool
+
+
+def look_up(
+    client: UpstreamClient, credential: Credential, repo: RepoRef, revision: str, file: str
+) -> Look:
+    """Ask the upstream about repo@revision:file with the caller's credential.
+
+    The metadata of a Hub answer is on the first response that carries `X-Repo-Commit`: on the
+    redirect to the storage or to the resolve-cache route. A redirect without it is a rename and is
+    followed.
+
+    Raises:
+        UpstreamAnswer: the Hub refuses (its status, code and message).
+        UpstreamError: it fails, cannot be reached, or is not a Hub.
+    """
+    path = resolve_path(repo, revision, file)
+    query = ""
+    for _ in range(_RENAMES):
+        with client.request(
+            "HEAD",
+            path,
+            query=query,
+            credential=credential,
+            follow="none",
+            read_timeout=METADATA_TIMEOUT,
+        ) as response:
+            found = file_metadata(response.status, response.headers)
+            if response.status in (301, 302, 303, 307, 308) and found.commit is None:
+                path, query = _renamed(client, found)
+                continue
+            return _look(response, found, revision)
+    raise UpstreamError("The upstream renames this repository in a circle.")
+
+
+def _renamed(client: UpstreamClient, found: FileMetadata) -> tuple[str, str]:
+    """Return path and query below the remote's URL that a rename points at."""
+    target = urlsplit(found.location or "")
+    remote = client.remote
+    if target.netloc and f"{target.scheme}://{target.netloc}".lower() != remote.origin:
+        raise UpstreamError(
+            "The upstream redirects without naming a commit (no X-Repo-Commit), so it does not "
+            "behave like a Hub."
+        )
+    path = target.path
+    if remote.base_path and path.startswith(remote.base_path + "/"):
+        path = path[len(remote.base_path) :]
+    return path, target.query
+
+
+def _look(response: UpstreamResponse, found: FileMetadata, revision: str) -> Look:
+    status = response.status
+    if status < 400:
+        return Look(_claim(found), readable=True)
+    commit = found.commit or (revision if is_commit(revision) else None)
+    if response.headers.get("X-Error-Code") == "EntryNotFound" and commit:
+        return Look(Claim(commit=commit, absent=True), readable=False)
+    raise refusal(response)
+
+
+def _claim(found: FileMetadata) -> Claim:
+    if found.commit is None or not found.etag:
+        raise UpstreamError(
+            "The upstream's answer has no X-Repo-Commit or no ETag, so it does not behave like a "
+            "Hub.",
+            advice="Check the url of the remote.",
+        )
+    return Claim(
+        commit=found.commit, etag=found.etag, size=found.size, content_type=found.content_type
+    )
+
+
+def refusal(response: UpstreamResponse) -> HfCacheError:
+    """Turn an error answer of the upstream into an error: passing failures apart from final
+    words."""
+    status = response.status
+    message = response.headers.get("X-Error-Message") or f"The upstream answered {status}."
+    headers = dict(response.headers.items())
+    if status in _PASSING:
+        kept = {
+            name: value
+            for name, value in headers.items()
+            if name.lower() in ("retry-after", "ratelimit", "ratelimit-policy", "x-request-id")
+        }
+        return UpstreamError(message, status=status, headers=kept)
+    return UpstreamAnswer(
+        status,
+        message,
+        code=response.headers.get("X-Error-Code"),
+        headers=headers,
+        body=response.read_some(_BODY_OF_ERROR),
+    )

@@ -1,0 +1,246 @@
+"""The Hub endpoint: everything below `/pulp/content/`.
+
+Responsible for: taking a request to the service and sending its answer, whatever kind of body that
+has, without ever blocking the event loop or ending a broken body as if it were whole.
+Not responsible for: what the answer is (`service`), or who may ask (`web.entrance`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import ClassVar, Literal
+from urllib.parse import unquote
+
+from tornado.iostream import StreamClosedError
+
+from jupyter_hf_cache import __version__
+from jupyter_hf_cache.answers import Answer, BlobBody, BytesBody, FillBody, StreamBody
+from jupyter_hf_cache.errors import BadRequest, VerificationFailed
+from jupyter_hf_cache.protocol.headers import sandbox_headers
+from jupyter_hf_cache.web.handler import CacheHandler
+from jupyter_hf_cache.web.uploads import BodyPipe
+
+CHUNK_SIZE = 1024 * 1024
+_SMALL = 64 * 1024
+_MAX_QUESTION = 4 * 1024 * 1024
+_ATTEMPTS = 3
+
+
+class ContentHandler(CacheHandler):
+    """One request of a client of the Hub."""
+
+    surface: ClassVar[Literal["content", "api", "open"]] = "content"
+    body_limit: ClassVar[int | None] = None
+
+    def set_default_headers(self) -> None:
+        """Say on every answer that it came through the cache; clients ignore it, people look for
+        it."""
+        super().set_default_headers()
+        self.set_header("X-HF-Cache", __version__)
+
+    async def prepare(self) -> None:
+        """Start passing an upload on before it is complete."""
+        self._gone = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._question: bytearray | None = None
+        self._pipe: BodyPipe | None = None
+        self._forwarded: asyncio.Future[Answer] | None = None
+        await super().prepare()
+        if self.request.method in ("GET", "HEAD"):
+            return
+        method, path = self.request.method or "", self.entrance.path
+        if await self.context.run(self.context.service.needs_body, method, path):
+            self._question = bytearray()
+        elif self._has_body():
+            self._pipe = BodyPipe()
+            self._forwarded = asyncio.ensure_future(self._ask(self._pipe))
+
+    def _has_body(self) -> bool:
+        headers = self.request.headers
+        return "Transfer-Encoding" in headers or headers.get("Content-Length", "0") != "0"
+
+    def data_received(self, chunk: bytes) -> Awaitable[None] | None:
+        """Collect a question's body, or pass an upload on; the awaitable slows the client down."""
+        if self._question is not None:
+            if len(self._question) + len(chunk) > _MAX_QUESTION:
+                raise BadRequest("The body of this question is too long.", status=413)
+            self._question += chunk
+        elif self._pipe is not None:
+            return self._pipe.put(chunk)
+        return None
+
+    def on_connection_close(self) -> None:
+        """The client left: wake whoever waits for bytes to send it."""
+        super().on_connection_close()
+        self._gone.set()
+        self._changed.set()
+        if self._pipe is not None:
+            self._pipe.stop()
+
+    async def get(self, _: str) -> None:
+        """Answer a read."""
+        await self._respond()
+
+    async def head(self, _: str) -> None:
+        """Answer a read without its body."""
+        await self._respond()
+
+    async def post(self, _: str) -> None:
+        """Answer paths-info, or what is passed on."""
+        await self._respond()
+
+    async def put(self, _: str) -> None:
+        """Pass on."""
+        await self._respond()
+
+    async def patch(self, _: str) -> None:
+        """Pass on."""
+        await self._respond()
+
+    async def delete(self, _: str) -> None:
+        """Pass on."""
+        await self._respond()
+
+    # -- asking
+
+    async def _respond(self) -> None:
+        for attempt in range(1, _ATTEMPTS + 1):
+            answer = await self._answer()
+            try:
+                await self._send(answer)
+                return
+            except VerificationFailed:
+                # A clean retry is under way already; who was sent nothing yet simply follows that
+                # one.
+                if self._headers_written or attempt == _ATTEMPTS:
+                    raise
+                self.clear()
+            finally:
+                await self.context.run_disk(answer.close)
+
+    async def _answer(self) -> Answer:
+        if self._forwarded is None:
+            question = bytes(self._question) if self._question is not None else None
+            return await self._ask(question)
+        pipe = self._pipe
+        if pipe is not None:
+            await pipe.end()
+        try:
+            return await self._forwarded
+        finally:
+            if pipe is not None:
+                pipe.stop()
+
+    async def _ask(self, body: bytes | BodyPipe | None) -> Answer:
+        return await self.context.run(self._ask_in_thread, body)
+
+    def _ask_in_thread(self, body: bytes | BodyPipe | None) -> Answer:
+        answer = self.context.service.answer(
+            self.request.method or "",
+            self.request.query,
+            self.request.headers,
+            self.entrance,
+            self.entrance.path,
+            body,
+        )
+        kept = answer.body
+        if isinstance(kept, BlobBody) and kept.end - kept.start <= _SMALL:
+            # Saves small files, which are most requests, the way through a second pool.
+            answer.body = BytesBody(kept.reader.read(kept.start, kept.end - kept.start))
+            kept.close()
+        return answer
+
+    # -- sending
+
+    async def _send(self, answer: Answer) -> None:
+        self._set_head(answer)
+        body = answer.body
+        try:
+            if isinstance(body, FillBody):
+                await self._send_fill(body)
+            elif isinstance(body, BlobBody):
+                await self._send_blob(body)
+            elif isinstance(body, StreamBody):
+                await self._send_stream(body)
+            elif isinstance(body, BytesBody):
+                self.write(body.data)
+            await self.finish()
+        except StreamClosedError:
+            # The client left; nothing is wrong on this side.
+            return
+
+    def _set_head(self, answer: Answer) -> None:
+        self.set_status(answer.status)
+        for name, value in answer.headers.items():
+            self.set_header(name, value)
+        name = unquote(self.request.path.rsplit("/", 1)[-1])
+        for header, value in sandbox_headers(answer.headers.get("Content-Type"), name).items():
+            self.set_header(header, value)
+        if answer.result:
+            self.set_header("X-HF-Cache-Result", answer.result)
+        if answer.status == 304:
+            self.clear_header("Content-Length")
+
+    async def _send_blob(self, body: BlobBody) -> None:
+        offset = body.start
+        while offset < body.end:
+            length = min(CHUNK_SIZE, body.end - offset)
+            data = await self.context.run_disk(body.reader.read, offset, length)
+            if len(data) != length:
+                raise BadRequest("The kept file became shorter while it was read.", status=500)
+            offset += length
+            self.write(data)
+            await self.flush()
+
+    async def _send_fill(self, body: FillBody) -> None:
+        """Follow the growing file; the head is sent with the first bytes, so that an upstream
+        which fails before them is answered with a proper error."""
+        fill, loop = body.fill, asyncio.get_running_loop()
+        changed = self._changed
+
+        def wake() -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(changed.set)
+
+        unwatch = fill.watch(wake)
+        try:
+            offset = body.start
+            while offset < body.end:
+                changed.clear()
+                ready = min(fill.available(offset, completing=body.completing), body.end)
+                if self._gone.is_set():
+                    raise StreamClosedError
+                if ready <= offset:
+                    await changed.wait()
+                    continue
+                length = min(CHUNK_SIZE, ready - offset)
+                data = await self.context.run_disk(fill.read, offset, length)
+                offset += len(data)
+                self.write(data)
+                await self.flush()
+            if body.start == body.end:
+                await self._wait_verified(body)
+        finally:
+            unwatch()
+
+    async def _wait_verified(self, body: FillBody) -> None:
+        """An empty file has no bytes to wait for, but a digest all the same."""
+        while not body.fill.verified:
+            self._changed.clear()
+            body.fill.available(0, completing=True)
+            if not body.fill.verified:
+                await self._changed.wait()
+
+    async def _send_stream(self, body: StreamBody) -> None:
+        while True:
+            data = await self.context.run(next, body.chunks, b"")
+            if self._gone.is_set():
+                raise StreamClosedError
+            if not data:
+                return
+            self.write(data)
+            await self.flush()
+
+
+ROUTES: list[tuple[str, type[CacheHandler]]] = [(r"pulp/content/(.*)", ContentHandler)]
