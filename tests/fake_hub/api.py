@@ -134,8 +134,8 @@ async def _refs(handler: HubHandler, repo: Repo, address: Address) -> None:
 async def _commits(handler: HubHandler, repo: Repo, address: Address) -> None:
     commit, _ = take_revision(repo, address.rest)
     history = list(commit.history())
-    page = int(handler.get_query_argument("p", "0"))
-    limit = int(handler.get_query_argument("limit", str(handler.hub.commits_page_size)))
+    page = _number(handler, "p", 0)
+    limit = max(1, _number(handler, "limit", handler.hub.commits_page_size))
     shown = history[page * limit : (page + 1) * limit]
     headers = {"X-Total-Count": str(len(history)), "X-Repo-Commit": commit.sha}
     if (page + 1) * limit < len(history):
@@ -183,6 +183,13 @@ _ANSWERS = {
 def flag(handler: HubHandler, name: str) -> bool:
     """A boolean of the query, in any of the spellings clients use."""
     return handler.get_query_argument(name, "").lower() in ("true", "1")
+
+
+def _number(handler: HubHandler, name: str, default: int) -> int:
+    value = handler.get_query_argument(name, str(default))
+    if not value.isdigit():
+        raise errors.bad_request(f"{name} must be a number")
+    return int(value)
 
 
 def asked_fields(handler: HubHandler) -> list[str]:

@@ -7,7 +7,8 @@ Not responsible for: deciding anything. Records may be read from any thread whil
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -100,6 +101,15 @@ class Counters:
     def bytes(self, host: Host | None = None, path_contains: str | None = None) -> int:
         """Body bytes sent in all matching answers."""
         return sum(r.bytes_sent for r in self.select(None, path_contains, host))
+
+    def wait_until(self, condition: Callable[[Counters], bool], timeout: float = 10.0) -> bool:
+        """Block until the condition holds; False if it does not within `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while not condition(self):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.005)
+        return True
 
     def summary(self) -> str:
         """One line per request, for the message of a failed assertion."""

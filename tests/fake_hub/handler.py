@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import os
 import socket
 import struct
 from collections.abc import Mapping
@@ -75,6 +76,8 @@ class OriginHandler(RequestHandler):
         elif fault.kind == "close" or (fault.kind == "reset" and fault.at is None):
             self.drop(reset=fault.kind == "reset")
         elif fault.kind == "status":
+            if fault.status == 429 and self.host == "hub":
+                self.set_header("RateLimit", '"api";r=0;t=1')
             for name, value in fault.headers.items():
                 self.set_header(name, value)
             await self.refuse(HubError(fault.status, fault.message))
@@ -87,7 +90,8 @@ class OriginHandler(RequestHandler):
         """End the connection without a word more."""
         stream: Any = self.detach()
         if reset and stream.socket is not None:
-            stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            linger = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
+            stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         stream.close()
         self.record.done = True
 

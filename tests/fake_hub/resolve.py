@@ -7,6 +7,7 @@ Not responsible for: the CDN a large file redirects to (`cdn`), and access (chec
 from __future__ import annotations
 
 import gzip
+import json
 import mimetypes
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from .routes import HubHandler
 
 CSP = "default-src 'none'; sandbox"
+XET_INFO = "application/vnd.xet-fileinfo+json"
 
 
 async def answer_resolve(handler: HubHandler, repo: Repo, address: Address) -> None:
@@ -34,6 +36,9 @@ async def answer_resolve(handler: HubHandler, repo: Repo, address: Address) -> N
     elif entry.lfs:
         if entry.xet_hash is not None:
             headers |= _xet_headers(handler, repo, commit, entry.xet_hash)
+            if XET_INFO in handler.request.headers.get("Accept", ""):
+                await _send_xet_info(handler, repo, commit, entry, headers)
+                return
         name = path.rpartition("/")[2]
         await handler.redirect_to(302, handler.hub.urls.download(repo, entry, name), headers)
     elif (repo.private or repo.gated) and handler.hub.private_direct:
@@ -98,6 +103,21 @@ def _xet_headers(handler: HubHandler, repo: Repo, commit: Commit, hash: str) -> 
     }
 
 
+async def _send_xet_info(
+    handler: HubHandler, repo: Repo, commit: Commit, entry: Entry, headers: dict[str, str]
+) -> None:
+    """What those get who accept Xet file information: this in place of the file."""
+    hub = handler.hub
+    body = {
+        "hash": entry.xet_hash,
+        "size": entry.size,
+        "etag": f'"{entry.etag}"',
+        "refreshUrl": f"{hub.url}/api/{repo.type}/{repo.id}/xet-read-token/{commit.sha}",
+        "reconstructionUrl": f"{hub.cas_url}/v1/reconstructions/{entry.xet_hash}",
+    }
+    await handler.answer(json.dumps(body).encode(), XET_INFO, headers=headers)
+
+
 def _cache_location(
     handler: HubHandler, repo: Repo, commit: Commit, path: str, entry: Entry
 ) -> str:
@@ -113,11 +133,12 @@ async def _send_small(
 ) -> None:
     name = path.rpartition("/")[2]
     plain = "".join(c if c.isascii() and c not in '"\\' else "_" for c in name)
+    manner = "attachment" if handler.get_query_argument("download", "") == "true" else "inline"
     headers = {
         **headers,
         "Content-Type": _content_type(path),
         "X-Repo-Commit": commit.sha,
-        "Content-Disposition": f"inline; filename*=UTF-8''{quote(name)}; filename=\"{plain}\";",
+        "Content-Disposition": f"{manner}; filename*=UTF-8''{quote(name)}; filename=\"{plain}\";",
         "Content-Security-Policy": CSP,
         "Cache-Control": "public, max-age=31536000, immutable",
     }

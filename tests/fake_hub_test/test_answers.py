@@ -56,6 +56,15 @@ def test_xet_file_shows_its_hash_in_headers_and_in_listings(hub: FakeHub, ask: A
     assert hub.counters.count(path_contains="xet-read-token") == 1
 
 
+def test_those_who_accept_xet_information_get_it_in_place_of_the_file(ask: Any) -> None:
+    accept = {"Accept": "application/vnd.xet-fileinfo+json, */*"}
+    answer = ask("GET", "/org/xet/resolve/main/same.bin", headers=accept)
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"] == "application/vnd.xet-fileinfo+json"
+    assert answer.json()["hash"] == answer.headers["X-Xet-Hash"]
+    assert ask("GET", "/org/large/resolve/main/model.bin", headers=accept).status_code == 302
+
+
 def test_cdn_refuses_a_second_credential_and_any_url_it_did_not_sign(
     hub: FakeHub, ask: Any
 ) -> None:
@@ -356,6 +365,7 @@ def test_counters_know_who_asked_for_what(hub: FakeHub, ask: Any) -> None:
     ask("GET", "/org/large/resolve/main/shard.bin", allow_redirects=True)
     assert hub.counters.count("GET", "config.json", "hub") == 2
     assert hub.counters.select("GET", f"{BERT}/config.json")[0].authorization == "Bearer hf_bob"
+    assert hub.counters.wait_until(lambda seen: all(r.done for r in seen.requests))
     assert hub.counters.bytes("cdn") == 3 << 20
     assert hub.counters.select(host="cdn")[0].authorization is None
     hub.counters.reset()

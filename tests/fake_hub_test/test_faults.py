@@ -112,6 +112,16 @@ def test_stop_does_not_wait_for_a_stalled_answer() -> None:
     assert not asking.is_alive()
 
 
+def test_stop_does_not_wait_for_a_slow_body() -> None:
+    with FakeHub.with_defaults() as hub, requests.Session() as session:
+        hub.rate = 1000
+        url = f"{hub.url}/org/large/resolve/main/shard.bin"
+        with session.get(url, stream=True, timeout=10) as answer:
+            assert answer.raw.read(10) == BODY[:10]
+            hub.stop()
+            assert len(read_until_it_breaks(answer)) < len(BODY)
+
+
 def _try(url: str) -> None:
     with contextlib.suppress(requests.RequestException):
         requests.get(url, timeout=10)
@@ -173,6 +183,7 @@ def test_a_fault_skips_and_counts(hub: FakeHub, ask: Any) -> None:
     fault = hub.fault("status", "/api/models", skip=1, times=None, status=500)
     statuses = [ask("GET", "/api/models").status_code for _ in range(3)]
     assert statuses == [200, 500, 500]
+    assert not hub.counters.wait_until(lambda seen: seen.count(status=500) > 2, timeout=0)
     assert fault.hits == 2
     hub.faults.clear()
     assert ask("GET", "/api/models").status_code == 200
