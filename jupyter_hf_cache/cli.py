@@ -20,16 +20,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
-from .discovery import RUNTIME_FILE_VARIABLE, CacheClientError
-from .kernel_switch import (
-    ENDPOINT_VARIABLE,
-    OWN_ENDPOINT_VARIABLE,
-    is_cache_endpoint,
-    redacted,
-    with_host,
-)
+from .discovery import CacheClientError
+from .environment import ENDPOINT, OWN_UPSTREAM, OWN_URL, RUNTIME_FILE, inherited_upstream
+from .kernel_switch import is_cache_endpoint, redacted, variables
 
 if TYPE_CHECKING:
     from .client import CacheClient
@@ -238,28 +232,25 @@ def _env(options: argparse.Namespace) -> None:
     endpoint = client.endpoint(options.distribution)
     if not endpoint:
         raise Failed("The server has no endpoint to give. `jupyter hf-cache status` says why.")
-    host = urlsplit(endpoint).hostname or ""
-    for name, value in (
-        (ENDPOINT_VARIABLE, endpoint),
-        (OWN_ENDPOINT_VARIABLE, endpoint),
-        ("NO_PROXY", with_host(os.environ.get("NO_PROXY", ""), host)),
-        ("no_proxy", with_host(os.environ.get("no_proxy", ""), host)),
-    ):
+    for name, value in variables(endpoint, os.environ).items():
         print(f"export {name}={shlex.quote(value)}")
     if sys.stdout.isatty():
         _say('# To use it in this shell: eval "$(jupyter hf-cache env)"')
-    own = os.environ.get(ENDPOINT_VARIABLE, "")
+    own = os.environ.get(ENDPOINT, "")
     if own and not is_cache_endpoint(own, os.environ):
         _say(f"# These lines replace your own HF_ENDPOINT ({redacted(own)}).")
 
 
 def _print_unset() -> None:
-    current = os.environ.get(ENDPOINT_VARIABLE, "")
+    current = os.environ.get(ENDPOINT, "")
+    own = inherited_upstream(os.environ)
     if current and not is_cache_endpoint(current, os.environ):
         _say(f"# HF_ENDPOINT ({redacted(current)}) is not the cache's; it stays.")
+    elif own:
+        print(f"export {ENDPOINT}={shlex.quote(own)}")
     else:
-        print(f"unset {ENDPOINT_VARIABLE}")
-    print(f"unset {OWN_ENDPOINT_VARIABLE} {RUNTIME_FILE_VARIABLE}")
+        print(f"unset {ENDPOINT}")
+    print(f"unset {OWN_URL} {OWN_UPSTREAM} {RUNTIME_FILE}")
     if sys.stdout.isatty():
         _say('# To use it in this shell: eval "$(jupyter hf-cache env --unset)"')
 
@@ -267,6 +258,7 @@ def _print_unset() -> None:
 def _remove(options: argparse.Namespace) -> int:
     from . import summary
     from .client import CacheApiError
+    from .presentation import plain
 
     client = _connect()
     wanted = [_repo_of(word, options.type) for word in options.repos]
@@ -274,10 +266,10 @@ def _remove(options: argparse.Namespace) -> int:
     for type, id in wanted:
         try:
             would = client.delete(type, id, dry_run=True)
-            print(f"{summary.plain(id)}: {summary.freed_text(would)}")
+            print(f"{plain(id)}: {summary.freed_text(would)}")
             if options.dry_run or not (options.yes or _confirm(f"Remove {id}?")):
                 continue
-            print(f"{summary.plain(id)}: {summary.freed_text(client.delete(type, id), done=True)}")
+            print(f"{plain(id)}: {summary.freed_text(client.delete(type, id), done=True)}")
         except CacheApiError as error:
             _complain(f"{id}: {error.text}")
             failed += 1

@@ -28,7 +28,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-RUNTIME_FILE_VARIABLE = "JUPYTER_HF_CACHE_FILE"
+from .environment import RUNTIME_FILE
+
 API_PREFIX = "hf-cache/v1/"
 
 _HELLO_TIMEOUT = 3.0
@@ -152,7 +153,7 @@ def _data_dir(environ: Mapping[str, str]) -> Path:
 
 def _candidates(environ: Mapping[str, str]) -> Iterator[tuple[Path, bool]]:
     """Runtime files in the order of trial; True for the one that the environment names."""
-    named = environ.get(RUNTIME_FILE_VARIABLE)
+    named = environ.get(RUNTIME_FILE)
     if named:
         yield Path(named), True
     parent = f"hf-cache-{environ.get('JPY_PARENT_PID', '')}.json"

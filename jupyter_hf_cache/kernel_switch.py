@@ -16,17 +16,16 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
-ENDPOINT_VARIABLE = "HF_ENDPOINT"
-OWN_ENDPOINT_VARIABLE = "JUPYTER_HF_CACHE_URL"
+from .environment import ENDPOINT, OWN_UPSTREAM, OWN_URL, inherited_upstream, with_host
+
 PUBLIC_HUB = "https://huggingface.co"
 
-_NO_PROXY = ("NO_PROXY", "no_proxy")
 _PROXIES = ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 _LIBRARIES = (
     "huggingface_hub",
@@ -97,34 +96,37 @@ class KernelSwitch:
     def off(self) -> SwitchReport:
         """Put everything back as it was before the first `use`.
 
-        In a kernel that got the cache at its start there is nothing to put back: then the variables
-        are removed and the imported libraries are pointed at the public Hub.
+        A kernel that got the cache at its start is pointed at the Hub that the user had chosen
+        before Jupyter started, else at the public one.
         """
         if not self.on:
             return self._leave_inherited()
         seen = self._endpoints_in_force()
         while self._undo:
             self._undo.pop()()
-        endpoint = self._environ.get(ENDPOINT_VARIABLE, PUBLIC_HUB).rstrip("/")
+        endpoint = self._environ.get(ENDPOINT, PUBLIC_HUB).rstrip("/")
         # Libraries that were imported since `use` were born with the cache's endpoint.
         report = self._patch_libraries(seen - {endpoint}, endpoint)
         self._undo.clear()
         return report
 
     def _leave_inherited(self) -> SwitchReport:
-        current = self._environ.get(ENDPOINT_VARIABLE, "")
+        current = self._environ.get(ENDPOINT, "")
         if not is_cache_endpoint(current, self._environ):
             return SwitchReport(current or PUBLIC_HUB)
         seen = self._endpoints_in_force()
-        for name in (ENDPOINT_VARIABLE, OWN_ENDPOINT_VARIABLE):
+        own = inherited_upstream(self._environ)
+        for name in (ENDPOINT, OWN_URL, OWN_UPSTREAM):
             self._environ.pop(name, None)
-        report = self._patch_libraries(seen - {PUBLIC_HUB}, PUBLIC_HUB)
+        if own:
+            self._environ[ENDPOINT] = own
+        report = self._patch_libraries(seen - {own or PUBLIC_HUB}, own or PUBLIC_HUB)
         self._undo.clear()
         return report
 
     def _endpoints_in_force(self) -> set[str]:
         """Every spelling of the endpoint that a library may have copied."""
-        found = {self._environ.get(ENDPOINT_VARIABLE, PUBLIC_HUB)}
+        found = {self._environ.get(ENDPOINT, PUBLIC_HUB)}
         for name, attribute in (
             ("huggingface_hub.constants", "ENDPOINT"),
             ("datasets.config", "HF_ENDPOINT"),
@@ -136,11 +138,8 @@ class KernelSwitch:
         return {value for spelling in found for value in (spelling, spelling.rstrip("/"))}
 
     def _set_variables(self, endpoint: str) -> None:
-        host = urlsplit(endpoint).hostname or ""
-        self._set_variable(ENDPOINT_VARIABLE, endpoint)
-        self._set_variable(OWN_ENDPOINT_VARIABLE, endpoint)
-        for name in _NO_PROXY:
-            self._set_variable(name, with_host(self._environ.get(name, ""), host))
+        for name, value in variables(endpoint, self._environ).items():
+            self._set_variable(name, value)
 
     def _set_variable(self, name: str, value: str) -> None:
         before = self._environ.get(name)
@@ -241,11 +240,14 @@ class KernelSwitch:
             ),
         }
         wanted = {kind: name for name, kind in kinds.items() if isinstance(kind, type)}
-        own = {id(instance) for instance in self._own_instances()}
+        things = [thing for thing in gc.get_objects() if type(thing) in wanted]
+        # The HfApi inside an HfFileSystem is not the user's to make again.
+        inner = {id(getattr(thing, "_api", None)) for thing in things}
+        own = inner | {id(instance) for instance in self._own_instances()}
         found: dict[str, int] = {}
-        for thing in gc.get_objects():
-            name = wanted.get(type(thing))
-            if name and id(thing) not in own and getattr(thing, "endpoint", None) in old:
+        for thing in things:
+            if id(thing) not in own and getattr(thing, "endpoint", None) in old:
+                name = wanted[type(thing)]
                 found[name] = found.get(name, 0) + 1
         return [
             f"{number} {name} object{'s' if number > 1 else ''} made earlier"
@@ -268,24 +270,44 @@ def _renewed(value: str, old: set[str], endpoint: str) -> str | None:
     return None
 
 
-def with_host(no_proxy: str, host: str) -> str:
-    """A NO_PROXY list that also holds `host`."""
-    listed = [entry.strip() for entry in no_proxy.split(",") if entry.strip()]
-    return ",".join(listed if not host or host in listed or "*" in listed else [*listed, host])
+def variables(endpoint: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables that send a process's Hugging Face traffic to `endpoint`.
+
+    Args:
+        environ: what is there now: its NO_PROXY is kept, and the user's own HF_ENDPOINT is noted
+            for those who must know the real upstream.
+    """
+    host = urlsplit(endpoint).hostname or ""
+    # Each spelling starts from what is there under either: a library that finds one does not look
+    # for the other.
+    upper, lower = environ.get("NO_PROXY", ""), environ.get("no_proxy", "")
+    wanted = {
+        ENDPOINT: endpoint,
+        OWN_URL: endpoint,
+        "NO_PROXY": with_host(upper or lower, host),
+        "no_proxy": with_host(lower or upper, host),
+    }
+    own = inherited_upstream(environ)
+    return {**wanted, OWN_UPSTREAM: own} if own else wanted
 
 
 def kernel_state(
-    environ: MutableMapping[str, str] | None = None,
-    modules: MutableMapping[str, ModuleType] | None = None,
+    server_url: str = "",
+    environ: Mapping[str, str] | None = None,
+    modules: Mapping[str, ModuleType] | None = None,
 ) -> str:
-    """Whether this process uses the cache: `on`, or `off` with the reason and the next step."""
+    """Whether this process uses the cache: `on`, or `off` with the reason and the next step.
+
+    Args:
+        server_url: the cache server's base URL; an endpoint below it counts as the cache.
+    """
     environ = os.environ if environ is None else environ
     modules = sys.modules if modules is None else modules
-    wanted = environ.get(ENDPOINT_VARIABLE, "")
+    wanted = environ.get(ENDPOINT, "")
     read = _member(modules.get("huggingface_hub.constants"), "ENDPOINT")
-    if is_cache_endpoint(read if isinstance(read, str) else wanted, environ):
+    if is_cache_endpoint(read if isinstance(read, str) else wanted, environ, server_url):
         return "on"
-    if is_cache_endpoint(wanted, environ):
+    if is_cache_endpoint(wanted, environ, server_url):
         return "off (huggingface_hub was imported before; run %hf_cache use)"
     if wanted:
         return f"off (own HF_ENDPOINT {redacted(wanted)}; %hf_cache use replaces it)"
@@ -300,12 +322,13 @@ def redacted(endpoint: str) -> str:
     return f"{parts.scheme}://{netloc}{path}"
 
 
-def is_cache_endpoint(endpoint: str, environ: MutableMapping[str, str]) -> bool:
-    """Whether an HF_ENDPOINT was put there by this product rather than by the user."""
+def is_cache_endpoint(endpoint: str, environ: Mapping[str, str], server_url: str = "") -> bool:
+    """Whether an endpoint is the cache's: put there by it, or below the given server."""
     if not endpoint:
         return False
-    own = environ.get(OWN_ENDPOINT_VARIABLE, "")
-    return endpoint.rstrip("/") == own.rstrip("/") or "/pulp/content/" in endpoint
+    own = environ.get(OWN_URL, "")
+    below = f"{server_url}pulp/content/" if server_url else ""
+    return endpoint.rstrip("/") == own.rstrip("/") or (bool(below) and endpoint.startswith(below))
 
 
 PROCESS = KernelSwitch()

@@ -24,8 +24,8 @@ from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_magic, magics_class
 
 from .discovery import API_PREFIX, CacheClientError, Server, ServerNotFound, ask, find_server
+from .environment import ENDPOINT
 from .kernel_switch import (
-    ENDPOINT_VARIABLE,
     PROCESS,
     KernelSwitch,
     SwitchReport,
@@ -134,8 +134,8 @@ class HfCacheMagics(Magics):
             server = find_server()
         except ServerNotFound as error:
             return f"{error.text} Nothing was changed."
-        state = kernel_state()
-        if os.environ.get(ENDPOINT_VARIABLE) or state == "on":
+        state = kernel_state(server.url)
+        if os.environ.get(ENDPOINT) or state == "on":
             return f"Hugging Face cache at {server.url}: {state}"
         endpoint, wanted = _endpoint_of(server)
         if not endpoint or not wanted:
@@ -149,7 +149,7 @@ class HfCacheMagics(Magics):
         _no_more(words)
         client = self._connect()
         status = client.status()
-        state = f"this kernel: {kernel_state()}"
+        state = f"this kernel: {kernel_state(client.url)}"
         return View(
             f"{summary.status_text(status)}\n{state}",
             f"{summary.status_html(status)}<div>{escape(state)}</div>",
@@ -203,9 +203,7 @@ class HfCacheMagics(Magics):
 
     def _off(self, words: list[str]) -> None:
         _no_more(words)
-        if not self._switch.on and not is_cache_endpoint(
-            os.environ.get(ENDPOINT_VARIABLE, ""), os.environ
-        ):
+        if not self._switch.on and not is_cache_endpoint(os.environ.get(ENDPOINT, ""), os.environ):
             print("This kernel does not use the cache; nothing was changed.")
             return
         _tell("off", self._switch.off())
@@ -272,12 +270,10 @@ def _ask_for_token(remote: str) -> str:
     try:
         token = getpass.getpass(f"Hugging Face token for {remote} (not shown): ").strip()
     except (EOFError, NotImplementedError):
+        # IPython's StdinNotImplementedError: a front end without input, such as nbconvert.
         raise UsageError(
             "Nobody can be asked here. In a terminal: jupyter hf-cache token set"
         ) from None
-    except RuntimeError as error:
-        # ipykernel's StdinNotImplementedError, a RuntimeError, when the front end has no input.
-        raise UsageError(f"Nobody can be asked here ({type(error).__name__}).") from None
     if not token:
         raise UsageError("No token was entered; nothing was changed.")
     return token
@@ -291,8 +287,7 @@ def _tell(state: str, report: SwitchReport) -> None:
         print(sentence)
 
 
-@context_matcher(identifier="jupyter_hf_cache")
-def complete_hf_cache(context: CompletionContext) -> SimpleMatcherResult:
+def _complete(context: CompletionContext) -> SimpleMatcherResult:
     """Sub-commands and their words after `%hf_cache`."""
     before = context.text_until_cursor.lstrip().split(" ")
     words = [word for word in before[:-1] if word]
@@ -300,7 +295,17 @@ def complete_hf_cache(context: CompletionContext) -> SimpleMatcherResult:
     if words and words[0] in ("%hf_cache", "hf_cache"):
         choices = _choices(words[1:])
     found = [SimpleCompletion(c, type="magic") for c in choices if c.startswith(context.token)]
-    return {"completions": found, "suppress": bool(found)}
+    return {
+        "completions": found,
+        "suppress": bool(found),
+        "do_not_suppress": set(),
+        "matched_fragment": context.token,
+        "ordered": True,
+    }
+
+
+complete_hf_cache: Any = context_matcher(identifier="jupyter_hf_cache")(_complete)
+"""What IPython asks for completions after `%hf_cache`."""
 
 
 def _choices(words: list[str]) -> tuple[str, ...]:

@@ -123,7 +123,7 @@ def revision_text(revision: Revision) -> str:
 
 def list_rows(repos: Iterable[Repo]) -> list[tuple[str, ...]]:
     """One row for each cached revision, under LIST_HEADER; a repo without any has one row."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for repo in repos:
         used = ago(repo.last_used)
         for revision in repo.revisions:

@@ -13,10 +13,11 @@ from jupyter_hf_cache.kernel_switch import (
     is_cache_endpoint,
     kernel_state,
     redacted,
-    with_host,
+    variables,
 )
 
 CACHE = "http://127.0.0.1:8888/pulp/content/~cap/hf"
+MIRROR = "https://mirror.example"
 TEMPLATE = "/{repo_id}/resolve/{revision}/{filename}"
 
 
@@ -78,8 +79,9 @@ def test_use_sets_the_environment_and_off_restores_it() -> None:
     assert environ == {
         "HF_ENDPOINT": CACHE,
         "JUPYTER_HF_CACHE_URL": CACHE,
+        "JUPYTER_HF_CACHE_UPSTREAM": "https://mirror.example",
         "NO_PROXY": "a.example,127.0.0.1",
-        "no_proxy": "127.0.0.1",
+        "no_proxy": "a.example,127.0.0.1",
     }
     assert switch.off().endpoint == "https://mirror.example"
     assert environ == before
@@ -168,6 +170,15 @@ def test_off_in_a_kernel_that_was_born_with_the_cache() -> None:
     assert modules["huggingface_hub.constants"].ENDPOINT == PUBLIC_HUB
 
 
+def test_off_in_such_a_kernel_brings_the_users_own_hub_back() -> None:
+    environ = {"HF_ENDPOINT": CACHE, "JUPYTER_HF_CACHE_URL": CACHE}
+    environ["JUPYTER_HF_CACHE_UPSTREAM"] = MIRROR
+    modules = hub(CACHE)
+    assert KernelSwitch(environ, modules).off().endpoint == MIRROR
+    assert environ == {"HF_ENDPOINT": MIRROR}
+    assert modules["huggingface_hub.constants"].ENDPOINT == MIRROR
+
+
 def test_off_leaves_an_endpoint_of_the_users_own() -> None:
     environ = {"HF_ENDPOINT": "https://mirror.example"}
     assert KernelSwitch(environ, {}).off().endpoint == "https://mirror.example"
@@ -204,17 +215,18 @@ def test_strange_things_in_sys_modules_do_no_harm() -> None:
 
 
 @pytest.mark.parametrize(
-    ("no_proxy", "host", "expected"),
+    ("upper", "lower", "expected"),
     [
-        ("", "127.0.0.1", "127.0.0.1"),
-        ("a, b", "127.0.0.1", "a,b,127.0.0.1"),
-        ("a,127.0.0.1", "127.0.0.1", "a,127.0.0.1"),
-        ("*", "127.0.0.1", "*"),
-        ("a", "", "a"),
+        (None, None, "127.0.0.1"),
+        ("a, b", None, "a,b,127.0.0.1"),
+        (None, "a", "a,127.0.0.1"),
+        ("a,127.0.0.1", "*", "a,127.0.0.1"),
     ],
 )
-def test_no_proxy_gets_the_host_once(no_proxy: str, host: str, expected: str) -> None:
-    assert with_host(no_proxy, host) == expected
+def test_no_proxy_gets_the_host_once(upper: str | None, lower: str | None, expected: str) -> None:
+    given = {"NO_PROXY": upper, "no_proxy": lower}
+    environ = {name: value for name, value in given.items() if value is not None}
+    assert variables(CACHE, environ)["NO_PROXY"] == expected
 
 
 @pytest.mark.parametrize(
@@ -225,10 +237,12 @@ def test_no_proxy_gets_the_host_once(no_proxy: str, host: str, expected: str) ->
         ("https://mirror.example", "http://127.0.0.1:1/x", False),
         ("http://127.0.0.1:1/x/", "http://127.0.0.1:1/x", True),
         (CACHE, "", True),
+        ("http://127.0.0.1:9999/pulp/content/hf", "", False),
     ],
 )
 def test_the_caches_endpoint_is_recognised(endpoint: str, own: str, expected: bool) -> None:
-    assert is_cache_endpoint(endpoint, {"JUPYTER_HF_CACHE_URL": own}) is expected
+    environ = {"JUPYTER_HF_CACHE_URL": own}
+    assert is_cache_endpoint(endpoint, environ, "http://127.0.0.1:8888/") is expected
 
 
 @pytest.mark.parametrize(
@@ -243,7 +257,7 @@ def test_the_caches_endpoint_is_recognised(endpoint: str, own: str, expected: bo
 )
 def test_the_state_of_a_kernel(wanted: str, read: str | None, expected: str) -> None:
     modules = {} if read is None else hub(read)
-    state = kernel_state({"HF_ENDPOINT": wanted}, modules)
+    state = kernel_state("http://127.0.0.1:8888/", {"HF_ENDPOINT": wanted}, modules)
     assert state.startswith(expected)
     assert "secret" not in state
 
