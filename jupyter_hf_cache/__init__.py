@@ -47,7 +47,11 @@ def __getattr__(name: str) -> Any:
 
         return CachePanel
     if name == "__version__":
-        from importlib.metadata import version
+        from importlib.metadata import PackageNotFoundError, version
 
-        return version("jupyter-hf-cache")
+        try:
+            return version("jupyter-hf-cache")
+        except PackageNotFoundError:
+            # A checkout on the path, not installed.
+            return "0+source"
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

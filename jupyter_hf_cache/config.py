@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from jupyter_core.paths import jupyter_config_dir, jupyter_data_dir
 from platformdirs import user_cache_dir
@@ -265,7 +265,7 @@ class HfCache(LoggingConfigurable):
             any_host: the app has been told to accept every host name.
             names: the app's own host names.
         """
-        anonymous: AllowAnonymous = self.allow_anonymous
+        anonymous = cast("AllowAnonymous", self.allow_anonymous)
         if is_under_jupyterhub() and anonymous != "never":
             self.log.warning("HfCache.allow_anonymous is ignored: a JupyterHub runs this server")
             anonymous = "never"

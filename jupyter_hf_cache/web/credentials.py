@@ -84,8 +84,9 @@ class Login:
 class Authenticator(Protocol):
     """What an app knows about its own credentials."""
 
-    open_to_all: bool
-    """No login is configured at all: every caller that the guard lets through is the owner."""
+    @property
+    def open_to_all(self) -> bool:
+        """No login is configured at all: every caller that the guard lets through is the owner."""
 
     async def login(self, handler: Any) -> Login | None:
         """Who sent this request, by cookie, `Authorization: token`/`Bearer` or `?token=`.

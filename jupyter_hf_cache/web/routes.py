@@ -13,6 +13,7 @@ from typing import Any
 
 from tornado.web import RequestHandler
 
+from jupyter_hf_cache.web import cache_api, content, pulp_api
 from jupyter_hf_cache.web.context import WebContext
 from jupyter_hf_cache.web.handler import CacheHandler
 
@@ -25,15 +26,11 @@ _VERBS = ("get", "head", "post", "put", "patch", "delete", "options")
 
 def content_handlers() -> HandlerList:
     """What clients of the Hub talk to."""
-    from jupyter_hf_cache.web import content
-
     return content.ROUTES
 
 
 def all_handlers() -> HandlerList:
     """Content, Pulp's REST API and the cache API; patterns are relative to the base URL."""
-    from jupyter_hf_cache.web import cache_api, pulp_api
-
     return [*content_handlers(), *pulp_api.ROUTES, *cache_api.ROUTES]
 
 
