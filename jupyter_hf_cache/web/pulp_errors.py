@@ -26,6 +26,7 @@ _WORDS = {
     "missing": "This field is required.",
     "extra_forbidden": "Unexpected field",
     "string_type": "Not a valid string.",
+    "string_unicode": "Not a valid string.",
     "string_too_short": "This field may not be blank.",
     "bool_type": "Must be a valid boolean.",
     "bool_parsing": "Must be a valid boolean.",

@@ -34,8 +34,6 @@ def stated(message: str) -> PydanticCustomError:
 def _text(value: str) -> str:
     if "\0" in value:
         raise stated("Null characters are not allowed.")
-    if any("\ud800" <= character <= "\udfff" for character in value):
-        raise stated("Surrogate characters are not allowed.")
     return value
 
 
@@ -148,10 +146,8 @@ def _headers(headers: list[dict[str, str]]) -> list[dict[str, str]]:
 
 
 def _no_boolean(value: Any) -> Any:
-    # Python takes True for 1; JSON does not.
-    if isinstance(value, bool):
-        raise stated("A valid number is required.")
-    return value
+    # Python takes True for 1; its name is no number.
+    return str(value) if isinstance(value, bool) else value
 
 
 def _blank_is_none(value: Any) -> Any:
