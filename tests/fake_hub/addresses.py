@@ -2,7 +2,7 @@
 
 Responsible for: which repo, verb, revision and file a raw path names, and the same path for another
 id.
-Not responsible for: whether they exist, beyond asking a repo for its refs.
+Not responsible for: whether they exist, except where only that tells what a path means.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
 from . import errors
-from .catalogue import Commit, Repo
+from .catalogue import Catalogue, Commit, Repo
 
 API_VERBS = frozenset(
     (
@@ -54,25 +54,30 @@ class Address:
         return "/".join([*before, *(quote(part) for part in id.split("/")), *after])
 
 
-def parse_api(path: str) -> Address:
+def parse_api(path: str, catalogue: Catalogue) -> Address:
     """An address below /api/{type}/."""
     raw = tuple(path.split("/"))
-    return _address(unquote(raw[2]), raw, 3, API_VERBS)
+    return _address(catalogue, unquote(raw[2]), raw, 3, API_VERBS)
 
 
-def parse_web(path: str) -> Address:
+def parse_web(path: str, catalogue: Catalogue) -> Address:
     """An address of a file, page or git route."""
     raw = tuple(path.split("/"))
     if len(raw) > 2 and raw[1] in ("datasets", "spaces"):
-        return _address(raw[1], raw, 2, WEB_VERBS)
-    return _address("models", raw, 1, WEB_VERBS)
+        return _address(catalogue, raw[1], raw, 2, WEB_VERBS)
+    return _address(catalogue, "models", raw, 1, WEB_VERBS)
 
 
-def _address(type: str, raw: tuple[str, ...], id_at: int, verbs: frozenset[str]) -> Address:
+def _address(
+    catalogue: Catalogue, type: str, raw: tuple[str, ...], id_at: int, verbs: frozenset[str]
+) -> Address:
     segments = tuple(unquote(part) for part in raw[id_at:])
     while segments and not segments[-1]:
         segments = segments[:-1]
-    width = 1 if len(segments) < 2 or segments[1] in verbs else 2
+    width = 2 if len(segments) > 1 else 1
+    # `org/parquet` is a verb of a repo `org`, unless there is a repo of this name.
+    if width == 2 and segments[1] in verbs and not catalogue.get(type, "/".join(segments[:2])):
+        width = 1
     id = "/".join(segments[:width])
     verb = segments[width] if len(segments) > width else ""
     return Address(type, id, verb, segments[width + 1 :], raw, id_at)

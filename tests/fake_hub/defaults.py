@@ -13,7 +13,8 @@ Responsible for: one repo per case that tests and demos share.
 | models/org/many-files | 300 small files in 3 folders |
 | models/org/new-name | was org/old-name, and OldSingleName |
 | models/org/private, org/gated, org/disabled | refusals |
-| datasets/org/tables | csv, json lines, parquet |
+| datasets/org/tables | csv (what its card names), json lines and parquet in folders |
+| datasets/org/json-lines, org/parquet | one file each, loadable by format |
 | datasets/org/private-data | private |
 | spaces/org/page | a static Space with HTML, SVG and a script |
 
@@ -151,16 +152,20 @@ def _guarded_models(hub: FakeHub) -> None:
 def _datasets(hub: FakeHub) -> None:
     rows = [{"id": n, "text": f"row {n}", "label": n % 2} for n in range(50)]
     csv = "id,text,label\n" + "".join(f"{r['id']},{r['text']},{r['label']}\n" for r in rows)
+    json_lines = "".join(json.dumps(row) + "\n" for row in rows)
+    parquet = (Path(__file__).parent / "rows.parquet").read_bytes()
     tables = hub.repo("datasets", "org/tables")
     tables.commit(
         {
             "README.md": _CARD,
             "csv/train.csv": csv,
-            "jsonl/train.jsonl": "".join(json.dumps(row) + "\n" for row in rows),
-            "parquet/train.parquet": (Path(__file__).parent / "rows.parquet").read_bytes(),
+            "jsonl/train.jsonl": json_lines,
+            "parquet/train.parquet": parquet,
         }
     )
     tables.point("refs/convert/parquet")
+    hub.repo("datasets", "org/json-lines").commit({"train.jsonl": json_lines})
+    hub.repo("datasets", "org/parquet").commit({"data/train-00000-of-00001.parquet": parquet})
     private = hub.repo("datasets", "org/private-data", private=True)
     private.commit({"README.md": README, "train.csv": csv})
 
@@ -171,10 +176,6 @@ configs:
 - config_name: csv
   data_files: csv/train.csv
   default: true
-- config_name: jsonl
-  data_files: jsonl/train.jsonl
-- config_name: parquet
-  data_files: parquet/train.parquet
 ---
 # Tables
 """

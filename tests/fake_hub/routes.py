@@ -90,7 +90,7 @@ class HubHandler(OriginHandler):
         elif len(segments) == 3 or not segments[3]:
             await listing.answer_list(self, kind)
         else:
-            await self._route_repo(parse_api(path))
+            await self._route_repo(parse_api(path, self.hub.catalogue))
 
     async def _route_repo(self, address: Address) -> None:
         repo = await self._repo_of(address)
@@ -114,7 +114,7 @@ class HubHandler(OriginHandler):
         await resolve.answer_resolve_cache(self, repo, tuple(rest[width:]))
 
     async def _route_web(self, path: str) -> None:
-        address = parse_web(path)
+        address = parse_web(path, self.hub.catalogue)
         answer = _FILE_VERBS.get(address.verb)
         if not address.id or (answer is None and address.verb):
             raise errors.page_not_found()

@@ -254,6 +254,14 @@ def test_revisions_are_understood_quoted_and_bare(ask: Any, revision: str) -> No
     assert ask("GET", path, allow_redirects=True).status_code == 200
 
 
+def test_a_repo_may_be_named_like_a_verb(hub: FakeHub, ask: Any) -> None:
+    hub.repo("models", "resolve/tree").commit({"main": "content"})
+    assert ask("GET", "/api/datasets/org/parquet").json()["id"] == "org/parquet"
+    assert ask("GET", "/api/models/resolve/tree/tree/main").json()[0]["path"] == "main"
+    answer = ask("GET", "/resolve/tree/resolve/main/main", allow_redirects=True)
+    assert answer.text == "content"
+
+
 def test_tags_head_and_short_commits_are_revisions(hub: FakeHub, ask: Any) -> None:
     commit = hub.catalogue.get("models", "hf-internal-testing/tiny-random-bert").head.sha
     for revision in ("main", "v1.0", "HEAD", commit, commit[:8]):
