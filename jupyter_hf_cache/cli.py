@@ -13,13 +13,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .discovery import CacheClientError
 from .environment import ENDPOINT, OWN_UPSTREAM, OWN_URL, RUNTIME_FILE, inherited_upstream
@@ -38,6 +39,14 @@ class UsageProblem(Exception):
 
 class Failed(Exception):
     """The command could not do what it was asked; the text says why."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints do not repeat a token that was typed as an argument."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, and end with exit code 2."""
+        super().error(re.sub(r"\bhf_\w+", "hf_…", message))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -99,7 +108,7 @@ def build_parser() -> argparse.ArgumentParser:
         default=argparse.SUPPRESS,
         help="say more about what failed",
     )
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="jupyter hf-cache",
         description="A Hugging Face cache for every notebook of your Jupyter server.",
         epilog="Exit codes: 0 done, 1 failed, 2 wrong usage.",

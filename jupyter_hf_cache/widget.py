@@ -15,6 +15,7 @@ the widget state nor a notebook saved with it holds a token.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from html import escape
 from typing import Any, TypeVar
@@ -29,6 +30,7 @@ from .presentation import ago, plain, size
 
 _PAGE = 100
 _FIRST_LOOK = 3.0
+_ENTER_COUNTS = 2.0
 _TYPES = (("all types", ""), ("models", "models"), ("datasets", "datasets"), ("spaces", "spaces"))
 
 _T = TypeVar("_T")
@@ -83,6 +85,7 @@ class CachePanel(widgets.VBox):  # type: ignore[misc]
         self._filling = False
         self._repos: dict[tuple[str, str], Repo] = {}
         self._pending_token = ""
+        self._enter_counts_until = 0.0
         self._build()
         super().__init__([self._head, self._tabs, self._message], **options)
         self.layout.width = "100%"
@@ -291,15 +294,27 @@ class CachePanel(widgets.VBox):  # type: ignore[misc]
     def _keep_token(self, token: str) -> None:
         """Keep what was entered outside the widget state until Set, Enter or another token."""
         self._pending_token = token
-        self._token_note.value = "A token was entered. Press Set to store it."
+        if time.monotonic() < self._enter_counts_until:
+            self._set_token()
+        else:
+            self._token_note.value = "A token was entered. Press Set to store it."
 
     def _on_token_message(self, _: Any, content: dict[str, Any], __: Any) -> None:
-        # Enter in a text field; its value has arrived in the message before.
-        if content.get("event") == "submit":
+        """Enter was pressed in the token field.
+
+        The front end says so just before it sends the value, because a browser reports the change
+        of a field after the key; with an older front end it is the other way round.
+        """
+        if content.get("event") != "submit":
+            return
+        if self._pending_token:
             self._set_token()
+        else:
+            self._enter_counts_until = time.monotonic() + _ENTER_COUNTS
 
     def _set_token(self) -> None:
         token, self._pending_token = self._pending_token, ""
+        self._enter_counts_until = 0.0
         remote = self._remote.value
         if not token:
             self._token_note.value = "Enter a token first."
