@@ -100,7 +100,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands; also what the documentation is checked against."""
-    common = argparse.ArgumentParser(add_help=False)
+    common = Parser(add_help=False)
     common.add_argument(
         "-v",
         "--verbose",
@@ -176,7 +176,7 @@ def _add_remove(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_remove)
 
 
-def _add_token(parser: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
+def _add_token(parser: argparse.ArgumentParser, common: Parser) -> None:
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     for name, help, run in (
         ("set", "store a token, asked for or read from standard input", _set_token),

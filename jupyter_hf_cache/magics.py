@@ -223,7 +223,8 @@ def _endpoint_of(server: Server) -> tuple[str | None, bool]:
         return None, False
     endpoint = status.get("kernel_endpoint") or status.get("endpoint")
     inject = status.get("inject")
-    wanted = bool(inject.get("on")) if isinstance(inject, dict) else True
+    # Off without a reason is a server that starts no kernels: nobody has decided against it.
+    wanted = not isinstance(inject, dict) or bool(inject.get("on")) or not inject.get("reason")
     return (endpoint if isinstance(endpoint, str) else None), wanted
 
 

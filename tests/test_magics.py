@@ -118,6 +118,14 @@ def test_loading_leaves_a_kernel_alone_when_the_owner_switched_the_cache_off(
     assert "HF_ENDPOINT" not in os.environ
 
 
+def test_loading_uses_a_server_that_starts_no_kernels(
+    shell: InteractiveShell, stub: StubCacheApi
+) -> None:
+    stub.inject = {"on": False, "reason": None}
+    shell.extension_manager.load_extension("jupyter_hf_cache")
+    assert os.environ["HF_ENDPOINT"] == stub.endpoint
+
+
 def test_loading_imports_neither_requests_nor_widgets(stub: StubCacheApi) -> None:
     code = """
 import sys
