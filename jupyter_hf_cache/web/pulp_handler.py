@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
+from jupyter_hf_cache.errors import HfCacheError
 from jupyter_hf_cache.storage.config_store import ConfigStore
 from jupyter_hf_cache.web.handler import CONTENT_PREFIX, CacheHandler
 from jupyter_hf_cache.web.pulp_body import read_body
@@ -20,6 +21,28 @@ from jupyter_hf_cache.web.pulp_schema import Body
 
 class PulpHandler(CacheHandler):
     """A route below `/pulp/api/v3/`."""
+
+    _refusal: HfCacheError | None = None
+
+    async def prepare(self) -> None:
+        """Decide about guard and entrance, but refuse only when a short body has been read.
+
+        Tornado closes the connection under an answer that is given before the body was read: the
+        client would see a reset instead of the answer, or find a kept connection closed.
+        """
+        try:
+            await super().prepare()
+        except HfCacheError as error:
+            declared = self.request.headers.get("Content-Length", "0")
+            if not declared.isdigit() or int(declared) > (self.body_limit or 0):
+                raise
+            self._refusal = error
+
+    def take_body(self) -> None:
+        """See `CacheHandler`; a caller who was refused comes no further."""
+        if self._refusal is not None:
+            raise self._refusal
+        super().take_body()
 
     @property
     def store(self) -> ConfigStore:
@@ -85,7 +108,12 @@ class PulpHandler(CacheHandler):
 class MissingHandler(PulpHandler):
     """An address of the REST API at which there is nothing."""
 
-    async def prepare(self) -> None:
-        """Answer 404 to every method, after the entrance."""
-        await super().prepare()
+    async def get(self) -> None:
+        """Answer 404."""
         raise detail(404, "Not found.")
+
+    head = get
+    post = get
+    put = get
+    patch = get
+    delete = get

@@ -33,7 +33,7 @@ from jupyter_hf_cache.web.pulp_schema import (
     parse,
     parse_put,
     remote_answer,
-    resolve_masks,
+    resolve_secrets,
 )
 
 
@@ -68,7 +68,7 @@ class RemoteResource(Resource[Remote]):
 
     def create(self, body: Values) -> Remote:
         """See `Resource`."""
-        return self.store.create_remote(resolve_masks(parse(RemoteBody, body), None))
+        return self.store.create_remote(resolve_secrets(parse(RemoteBody, body), None))
 
     def update(self, record_id: str, body: Values, *, partial: bool) -> Remote:
         """See `Resource`."""
@@ -76,7 +76,7 @@ class RemoteResource(Resource[Remote]):
         def changes(present: Remote) -> Values:
             needed = {"name": present.name, "url": present.url}
             values = parse(RemoteBody, body, needed) if partial else parse_put(RemoteBody, body)
-            return resolve_masks(values, present)
+            return resolve_secrets(values, present)
 
         return self.store.update_remote(record_id, changes)
 

@@ -167,8 +167,9 @@ def parse_put(model: type[Body], body: Mapping[str, Any]) -> Values:
     return {**defaults, **parse(model, body)}
 
 
-def resolve_masks(values: Values, former: Remote | None) -> Values:
-    """Replace masks by what they stand for, so that an answer can be edited and sent back.
+def resolve_secrets(values: Values, former: Remote | None) -> Values:
+    """Replace masks by what they stand for, so that an answer can be edited and sent back, and
+    blank secrets by None.
 
     Args:
         former: the remote as it is; None when it is being created.
@@ -176,7 +177,10 @@ def resolve_masks(values: Values, former: Remote | None) -> Values:
     Raises:
         ApiError: 400, a mask stands where there was nothing.
     """
-    values = dict(values)
+    values = {
+        name: None if name in SECRET_FIELDS and value == "" else value
+        for name, value in values.items()
+    }
     if values.get("hf_token") == MASK:
         if former is None:
             raise field_error("hf_token", "This is the mask of a token, not a token.")

@@ -241,7 +241,7 @@ def test_a_token_is_rotated_and_cleared(server: PulpServer, nothing: str | None)
     answer = server.call("PATCH", href, {"hf_token": nothing}).json()
     assert answer["hf_token"] is None
     assert {"name": "hf_token", "is_set": False} in answer["hidden_fields"]
-    assert not server.store.remotes()[0].hf_token
+    assert server.store.remotes()[0].hf_token is None
 
 
 def test_a_mask_that_hides_nothing_is_refused(server: PulpServer) -> None:
