@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from jupyter_hf_cache import __version__
 from jupyter_hf_cache.answers import Answer, BytesBody
-from jupyter_hf_cache.errors import NotFound, Refused, StorageError
+from jupyter_hf_cache.errors import NotFound, Refused, StorageError, UpstreamAnswer
 from jupyter_hf_cache.protocol.digests import Digest, Hasher, lfs_pointer
 from jupyter_hf_cache.protocol.paths import HubRequest, Kind, parse
 from jupyter_hf_cache.service.bodies import Bodies
@@ -226,7 +226,11 @@ class CacheService:
         request = parse(method, rest, query)
         check_allowed(asker, request, read_only=self.options.read_only)
         caller = self.caller(asker, distribution, request.kind)
-        return self._dispatch(request, caller, headers, body)
+        try:
+            return self._dispatch(request, caller, headers, body)
+        except UpstreamAnswer as refused:
+            _name_the_refusal(refused, caller)
+            raise
 
     def needs_body(self, method: str, path: str) -> bool:
         """Return whether a request's body is read whole before it is answered (paths-info)."""
@@ -352,3 +356,13 @@ class CacheService:
         if before.upstream_url != after.upstream_url:
             self.revisions.forget(after.id)
             self.listings.forget(f"listing/{after.id}/")
+
+
+def _name_the_refusal(refused: UpstreamAnswer, caller: Caller) -> None:
+    """Add the code that the Hub leaves out when it refuses an anonymous caller.
+
+    huggingface_hub tells a missing repo from any other 401 by the address, and only by an https one.
+    A refused token stays without a code.
+    """
+    if refused.status == 401 and refused.code is None and caller.credential.token is None:
+        refused.code = "RepoNotFound"

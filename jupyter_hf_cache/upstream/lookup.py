@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from jupyter_hf_cache.errors import HfCacheError, UpstreamAnswer, UpstreamError
-from jupyter_hf_cache.protocol.headers import FileMetadata, file_metadata
+from jupyter_hf_cache.protocol.headers import FileMetadata, error_headers, file_metadata
 from jupyter_hf_cache.protocol.paths import is_commit, resolve_path
 from jupyter_hf_cache.storage.records import Claim, Credential, RepoRef
 from jupyter_hf_cache.upstream.client import UpstreamClient, UpstreamResponse
@@ -109,14 +109,11 @@ def refusal(response: UpstreamResponse) -> HfCacheError:
     words."""
     status = response.status
     message = response.headers.get("X-Error-Message") or f"The upstream answered {status}."
-    headers = dict(response.headers.items())
+    headers = error_headers(status, response.headers, anonymous=False)
+    headers.pop("X-Error-Message", None)
+    headers.pop("X-Error-Code", None)
     if status in _PASSING:
-        kept = {
-            name: value
-            for name, value in headers.items()
-            if name.lower() in ("retry-after", "ratelimit", "ratelimit-policy", "x-request-id")
-        }
-        return UpstreamError(message, status=status, headers=kept)
+        return UpstreamError(message, status=status, headers=headers)
     return UpstreamAnswer(
         status,
         message,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from jupyter_hf_cache.errors import HfCacheError, UpstreamAnswer, UpstreamError
+from jupyter_hf_cache.protocol.headers import error_headers
 from jupyter_hf_cache.protocol.ranges import parse_content_range
 from jupyter_hf_cache.storage.records import Credential, Remote
 from jupyter_hf_cache.upstream.client import UpstreamClient, UpstreamResponse
@@ -143,7 +144,7 @@ def _refusal(response: UpstreamResponse, remote: Remote) -> Exception:
                 status,
                 message,
                 code=response.headers.get("X-Error-Code"),
-                headers=dict(response.headers),
+                headers=error_headers(status, response.headers, anonymous=False),
                 body=body,
             )
         )
