@@ -142,6 +142,27 @@ class ConfigStore:
 
     # Writing.
 
+    def create_first(self, remote: Changes, distribution: Changes) -> bool:
+        """Add a remote and a distribution of it, unless there is any already.
+
+        Of several processes that start together, one creates them.
+
+        Args:
+            remote: see `create_remote`.
+            distribution: see `create_distribution`; without `remote`.
+
+        Returns:
+            Whether this call created them.
+        """
+        if self.remotes() or self.distributions():
+            return False
+        with self._writing():
+            if self._table.count(REMOTES) or self._table.count(DISTRIBUTIONS):
+                return False
+            source = self._add_remote(remote)
+            self._add_distribution({**distribution, "remote": source.id})
+        return True
+
     def create_remote(self, values: Changes) -> Remote:
         """Add a remote.
 
@@ -152,12 +173,8 @@ class ConfigStore:
             ConfigConflict: the name is taken.
             StorageError: it cannot be written.
         """
-        moment = now()
-        remote = Remote(id=str(uuid.uuid4()), **values, created=moment, updated=moment)
         with self._writing():
-            self._refuse_taken(REMOTES, "name", remote.name)
-            self._table.set(key_of("remote", remote.id), seal_row(asdict(remote), self._secrets))
-        return remote
+            return self._add_remote(values)
 
     def update_remote(
         self, remote_id: str, changes: Changes | Callable[[Remote], Changes]
@@ -210,13 +227,8 @@ class ConfigStore:
                 the remote does not exist.
             StorageError: it cannot be written.
         """
-        moment = now()
-        distribution = Distribution(id=str(uuid.uuid4()), **values, created=moment, updated=moment)
-        key = key_of("distribution", distribution.id)
         with self._writing():
-            self._refuse_distribution(distribution, key)
-            self._table.set(key, asdict(distribution))
-        return distribution
+            return self._add_distribution(values)
 
     def update_distribution(
         self, distribution_id: str, changes: Changes | Callable[[Distribution], Changes]
@@ -260,6 +272,21 @@ class ConfigStore:
             # Inside the transaction, so that copies of two processes are written in their order.
             self._write_copy(generation)
         self._refresh()
+
+    def _add_remote(self, values: Changes) -> Remote:
+        moment = now()
+        remote = Remote(id=str(uuid.uuid4()), **values, created=moment, updated=moment)
+        self._refuse_taken(REMOTES, "name", remote.name)
+        self._table.set(key_of("remote", remote.id), seal_row(asdict(remote), self._secrets))
+        return remote
+
+    def _add_distribution(self, values: Changes) -> Distribution:
+        moment = now()
+        distribution = Distribution(id=str(uuid.uuid4()), **values, created=moment, updated=moment)
+        key = key_of("distribution", distribution.id)
+        self._refuse_distribution(distribution, key)
+        self._table.set(key, asdict(distribution))
+        return distribution
 
     def _refuse_distribution(self, wanted: Distribution, own: str) -> None:
         self._refuse_taken(DISTRIBUTIONS, "name", wanted.name, own)

@@ -202,6 +202,27 @@ def test_of_eight_threads_with_overlapping_paths_one_wins(open_store: Open) -> N
     assert len(open_store().distributions()) == 1
 
 
+def test_of_stores_that_start_together_one_makes_the_defaults(open_store: Open) -> None:
+    stores = [open_store() for _ in range(4)]
+    barrier = threading.Barrier(4)
+    created: list[bool] = []
+
+    def start(store: ConfigStore) -> None:
+        barrier.wait()
+        created.append(
+            store.create_first({"name": "default", "url": HUB}, {"name": "d", "base_path": "hf"})
+        )
+
+    threads = [threading.Thread(target=start, args=(store,)) for store in stores]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(created) == [False, False, False, True]
+    (remote,) = stores[0].remotes()
+    assert [one.remote for one in open_store().distributions()] == [remote.id]
+
+
 def test_a_distribution_needs_a_remote_that_exists(store: ConfigStore) -> None:
     with pytest.raises(ConfigConflict) as raised:
         store.create_distribution({"name": "d", "base_path": "d", "remote": "nothing"})
