@@ -15,17 +15,15 @@ from __future__ import annotations
 import base64
 import os
 import re
-import ssl
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
 import requests
 import urllib3.exceptions
-from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
 
 from jupyter_hf_cache.errors import BadRequest, UpstreamError, UpstreamUnreachable
@@ -41,6 +39,7 @@ from jupyter_hf_cache.upstream.targets import (
     redirect_target,
 )
 from jupyter_hf_cache.upstream.tls import create_context
+from jupyter_hf_cache.upstream.transport import Adapter, Upload
 
 __all__ = ["Hop", "TooLarge", "UpstreamClient", "UpstreamResponse"]
 
@@ -93,7 +92,7 @@ class UpstreamClient:
         self._user_agent = user_agent
         self._environ = dict(os.environ if environ is None else environ)
         self._proxies = proxy_rules(remote, self._environ)
-        self._adapters: dict[tuple[bool, bool], _Adapter] = {}
+        self._adapters: dict[tuple[bool, bool], Adapter] = {}
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -227,7 +226,7 @@ class UpstreamClient:
         proxy = self._proxies.choose(target.origin)
         proxy_host = urlsplit(proxy).netloc.rpartition("@")[2] if proxy else None
         adapter = self._adapter(target, trusted and call.credential.source == "remote")
-        upload = _Upload(call.body) if call.streams else None
+        upload = Upload(call.body) if call.streams else None
         request = requests.PreparedRequest()
         request.method, request.url = call.method, target.url
         request.body = cast("Any", upload) if upload else call.content
@@ -289,7 +288,7 @@ class UpstreamClient:
             return "Basic " + base64.b64encode(login).decode("ascii")
         return None
 
-    def _adapter(self, target: Target, as_remote: bool) -> _Adapter:
+    def _adapter(self, target: Target, as_remote: bool) -> Adapter:
         """The connection pools for a kind of target.
 
         Connections that showed a certificate are kept apart from those that did not.
@@ -302,7 +301,7 @@ class UpstreamClient:
                 context = create_context(
                     self.remote, self._environ, own=own, with_client_cert=with_client_cert
                 )
-                adapter = self._adapters[key] = _Adapter(context)
+                adapter = self._adapters[key] = Adapter(context)
         return adapter
 
 
@@ -356,48 +355,6 @@ class _Call:
 
     def _until_deadline(self) -> float | None:
         return None if self.deadline is None else self.deadline - time.monotonic()
-
-
-class _Adapter(HTTPAdapter):
-    """Connection pools with one TLS context, which alone decides about trust."""
-
-    def __init__(self, context: ssl.SSLContext) -> None:
-        self._context = context
-        super().__init__(pool_connections=16, pool_maxsize=32, max_retries=0)
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, ssl_context=self._context, **kwargs)
-
-    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        return super().proxy_manager_for(proxy, ssl_context=self._context, **kwargs)
-
-    def build_connection_pool_key_attributes(
-        self, request: requests.PreparedRequest, verify: Any, cert: Any = None
-    ) -> Any:
-        """Without requests' own trust settings, which would widen the context."""
-        host, _ = super().build_connection_pool_key_attributes(request, verify, cert)
-        return host, {}
-
-    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
-        """Nothing: requests would add its own authorities to the context."""
-
-
-class _Upload:
-    """An outgoing body that remembers an error of its own source.
-
-    Without it the transport reports a browser that hung up as a failure of the upstream.
-    """
-
-    def __init__(self, body: Any) -> None:
-        self._body: Iterable[bytes] = body
-        self.error: Exception | None = None
-
-    def __iter__(self) -> Iterator[bytes]:
-        try:
-            yield from self._body
-        except Exception as error:
-            self.error = error
-            raise
 
 
 def _add_headers(headers: CaseInsensitiveDict[str], extra: Mapping[str, str]) -> None:
