@@ -199,7 +199,9 @@ class StateTable:
     @contextlib.contextmanager
     def transact(self) -> Iterator[None]:
         """Make the enclosed calls one transaction, exclusive across threads and processes."""
-        with self._storage_errors(), self._cache.transact(retry=True):
+        # No retry: diskcache takes a read-only disk for a busy one, and would try for ever. A busy
+        # table is waited for by SQLite itself, up to the time-out given when it was opened.
+        with self._storage_errors(), self._cache.transact(retry=False):
             yield
 
     def update(self, key: str, change: Callable[[Any | None], Any]) -> Any:

@@ -117,7 +117,8 @@ class ContentHandler(CacheHandler):
                     raise
                 self.clear()
             finally:
-                await self.context.run_disk(answer.close)
+                if answer.body is not None and not isinstance(answer.body, BytesBody):
+                    await self.context.run_disk(answer.close)
 
     async def _answer(self) -> Answer:
         if self._forwarded is None:
