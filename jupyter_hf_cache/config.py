@@ -9,6 +9,7 @@ environment.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 CACHE_DIR_VARIABLE = "JUPYTER_HF_CACHE_DIR"
 PASSWORD_VARIABLE = "JUPYTER_HF_CACHE_ADMIN_PASSWORD"  # noqa: S105 - a name
 PASSWORD_FILE_VARIABLE = "JUPYTER_HF_CACHE_ADMIN_PASSWORD_FILE"  # noqa: S105 - a name
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class HfCache(LoggingConfigurable):
@@ -141,7 +144,7 @@ class HfCache(LoggingConfigurable):
         X-Forwarded-* headers are believed, and endpoints with a capability work through them.""",
     ).tag(config=True)
     inject_env = Union(
-        [Bool(), List(Unicode(minlen=1))],
+        [Bool(), List(Unicode())],
         default_value=[ENDPOINT],
         help="""The variables that hold the cache's endpoint in new kernels and terminals. False or
         [] leaves kernels alone; True is ["HF_ENDPOINT"].""",
@@ -181,7 +184,7 @@ class HfCache(LoggingConfigurable):
     @validate("cache_dir", "data_dir", "config_dir")
     def _check_directory(self, proposal: Any) -> str:
         path = Path(str(proposal["value"])).expanduser()
-        if not str(proposal["value"]).strip() or not path.is_absolute():
+        if not path.is_absolute():
             raise TraitError(f"HfCache.{proposal['trait'].name} needs an absolute path.")
         return str(path)
 
@@ -207,6 +210,14 @@ class HfCache(LoggingConfigurable):
             raise TraitError(f"HfCache.trusted_proxies: {error}.") from None
         return list(proposal["value"])
 
+    @validate("inject_env")
+    def _check_names(self, proposal: Any) -> bool | list[str]:
+        value: bool | list[str] = proposal["value"]
+        for name in [] if isinstance(value, bool) else value:
+            if not _VARIABLE.fullmatch(name):
+                raise TraitError(f"HfCache.inject_env: {name!r} is no name of a variable.")
+        return value
+
     def injected_names(self) -> list[str]:
         """The variables of `inject_env` as a list."""
         if isinstance(self.inject_env, bool):
@@ -222,7 +233,8 @@ class HfCache(LoggingConfigurable):
         """
         from jupyter_hf_cache.service.options import ServiceOptions
 
-        cache_dir = Path(self.cache_dir)
+        # Traitlets lets an empty string through to here; it means the default.
+        cache_dir = Path(self.cache_dir or self._default_cache_dir())
         network = network_type_of(cache_dir)
         state_dir = local_state_dir(cache_dir) if network else None
         if network and state_dir is None:
@@ -239,8 +251,8 @@ class HfCache(LoggingConfigurable):
             )
         return ServiceOptions(
             cache_dir=cache_dir,
-            data_dir=Path(self.data_dir),
-            config_dir=Path(self.config_dir),
+            data_dir=Path(self.data_dir or self._default_data_dir()),
+            config_dir=Path(self.config_dir or self._default_config_dir()),
             state_dir=state_dir,
             default_upstream=self.default_upstream,
             cache_size_limit=self.cache_size_limit,

@@ -14,26 +14,25 @@ from urllib.parse import urlsplit
 import requests
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
-from tornado.web import Application
 
 from jupyter_hf_cache import __version__
+from jupyter_hf_cache.web.application import make_server
 from jupyter_hf_cache.web.context import WebContext
 from jupyter_hf_cache.web.credentials import Authenticator
 from jupyter_hf_cache.web.handler import CONTENT_PREFIX
 from jupyter_hf_cache.web.network import is_loopback_name
-from jupyter_hf_cache.web.routes import HandlerList, content_handlers, routes
+from jupyter_hf_cache.web.routes import HandlerList, content_handlers
 
 if TYPE_CHECKING:
     from jupyter_hf_cache.service import CacheService
     from jupyter_hf_cache.storage.records import Distribution
 
 VERSION_HEADER = "X-HF-Cache"
-"""Every answer at a distribution's root carries it, with this package's version."""
+"""Every answer below `/pulp/content/` carries it, with this package's version."""
 
 DEFAULT_NAME = "default"
 
 _TEST_SECONDS = 5.0
-_SMALL_BODY = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +86,7 @@ def default_distribution(service: CacheService) -> Distribution | None:
 
 
 def self_test(endpoint: str) -> str | None:
-    """Ask our own endpoint for its root. Blocks for a few seconds at most.
+    """Ask our own endpoint for its root, which is a 404 of ours. Blocks for a few seconds at most.
 
     Returns:
         None if it works, else why it does not.
@@ -98,7 +97,9 @@ def self_test(endpoint: str) -> str | None:
             answer = session.head(f"{endpoint}/", timeout=_TEST_SECONDS, allow_redirects=False)
     except requests.RequestException as error:
         return f"A test request to the cache's own port failed ({type(error).__name__})."
-    if answer.headers.get(VERSION_HEADER) != __version__:
+    if answer.headers.get(VERSION_HEADER) == __version__ and answer.status_code == 401:
+        return "The cache's own port does not accept the endpoint: something forwards the requests."
+    if answer.headers.get(VERSION_HEADER) != __version__ or answer.status_code != 404:
         return f"Something else answers on the cache's own port (status {answer.status_code})."
     return None
 
@@ -115,11 +116,7 @@ def open_content_port(
         OSError: no port can be bound.
     """
     inner = replace(context, base_url="/", authenticator=authenticator)
-    chosen = content_handlers() if handlers is None else handlers
-    server = HTTPServer(
-        Application([(f"/{path}", handler, args) for path, handler, args in routes(inner, chosen)]),
-        max_body_size=_SMALL_BODY,
-    )
+    server = make_server(inner, content_handlers() if handlers is None else handlers)
     sockets = bind_sockets(0, "127.0.0.1")
     server.add_sockets(sockets)
     return server, Address(f"http://127.0.0.1:{sockets[0].getsockname()[1]}", "/")

@@ -19,26 +19,22 @@ from typing import TYPE_CHECKING, Any
 
 from jupyter_core.application import JupyterApp
 from jupyter_core.paths import jupyter_runtime_dir
-from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
-from tornado.web import Application
 from traitlets import Float, Integer, TraitError, Unicode, default
 
 from jupyter_hf_cache import __version__, runtime_file
 from jupyter_hf_cache.config import HfCache
 from jupyter_hf_cache.endpoint import Address, connect_host, default_distribution
 from jupyter_hf_cache.startup import describe_failure, open_in_thread
+from jupyter_hf_cache.web.application import make_server
 from jupyter_hf_cache.web.context import ServiceSlot, WebContext
 from jupyter_hf_cache.web.credentials import PasswordAuthenticator
-from jupyter_hf_cache.web.routes import routes
 
 if TYPE_CHECKING:
     from jupyter_hf_cache.service import CacheService
 
 DEFAULT_PORT = 8484
 
-# Handlers raise it for the bodies they pass on; what reaches no handler needs none.
-_SMALL_BODY = 1 << 20
 _POLL_SECONDS = 0.05
 
 _USAGE = """\
@@ -146,10 +142,7 @@ class ServeApp(JupyterApp):
             options=self.cache.access_options(ip=self.ip, names=_own_names(self.ip)),
             log=self.log,
         )
-        server = HTTPServer(
-            Application([(f"/{path}", handler, args) for path, handler, args in routes(context)]),
-            max_body_size=_SMALL_BODY,
-        )
+        server = make_server(context)
         server.add_sockets(sockets)
         address = Address(f"http://{connect_host(self.ip)}:{sockets[0].getsockname()[1]}", "/")
         file = self._write_runtime_file(address, context)
@@ -178,6 +171,8 @@ class ServeApp(JupyterApp):
         distribution = default_distribution(service)
         endpoint = address.endpoint(distribution.base_path if distribution else "BASE_PATH")
         text = _USAGE.format(version=__version__, url=address.url, endpoint=endpoint)
+        if connect_host(self.ip) != self.ip:
+            text += f"From other machines write {socket.gethostname()} for the host.\n"
         if password is not None:
             text += (
                 f"The admin password of this run is {password}\n"

@@ -45,6 +45,8 @@ _NETWORK_TYPES = frozenset(
 _HOST_SHARES = frozenset({"9p", "virtiofs"})
 # FUSE shows the program after a dot; these two keep their files on this machine.
 _LOCAL_FUSE = frozenset({"fuse.fuse-overlayfs", "fuseblk"})
+# Whoever may write there is checked before use.
+_ROOTS = ("/var/tmp", tempfile.gettempdir())  # noqa: S108
 _OCTAL = re.compile(r"\\([0-7]{3})")
 
 
@@ -115,7 +117,7 @@ def local_state_dir(cache_dir: Path) -> Path | None:
         None if there is no temporary directory on a local disk, or if another user holds the name.
     """
     name = hashlib.sha256(str(cache_dir).encode(errors="surrogateescape")).hexdigest()[:16]
-    for root in (Path("/var/tmp"), Path(tempfile.gettempdir())):  # noqa: S108 - checked below
+    for root in map(Path, _ROOTS):
         if not root.is_dir() or network_type_of(root) is not None:
             continue
         own = root / f"jupyter-hf-cache-{os.getuid() if hasattr(os, 'getuid') else 'user'}"

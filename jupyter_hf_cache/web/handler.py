@@ -15,7 +15,7 @@ import contextlib
 import json
 from collections.abc import Awaitable, Iterator
 from http.cookies import SimpleCookie
-from logging import DEBUG, ERROR, INFO, Logger
+from logging import DEBUG, INFO, WARNING, Logger
 from types import TracebackType
 from typing import Any, ClassVar, Literal, cast
 
@@ -243,7 +243,9 @@ class CacheHandler(RequestHandler):
 
     def _log(self) -> None:
         status = self.get_status()
-        level = DEBUG if status < 400 else INFO if status < 500 else ERROR
+        # Clients ask for many files that a repo may have; "no such file" is everyday.
+        everyday = status < 400 or (status == 404 and self.surface == "content")
+        level = DEBUG if everyday else INFO if status < 500 else WARNING
         self.log.log(
             level,
             "%d %s (%s) %.2f ms",
