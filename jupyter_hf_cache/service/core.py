@@ -177,12 +177,10 @@ class CacheService:
     def _make_defaults(self) -> None:
         """Create remote and distribution `default` unless somebody made other plans."""
         self.problems.extend(self.config.problems())
-        if self.config.remotes() or self.config.distributions():
-            return
-        remote = self.config.create_remote(
-            {"name": "default", "url": self.options.default_upstream}
+        self.config.create_first(
+            {"name": "default", "url": self.options.default_upstream},
+            {"name": "default", "base_path": "hf"},
         )
-        self.config.create_distribution({"name": "default", "base_path": "hf", "remote": remote.id})
 
     def close(self) -> None:
         """Stop fills, write what is pending, close the tables."""
