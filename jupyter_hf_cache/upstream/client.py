@@ -1,9 +1,9 @@
 """Requests to one remote.
 
 Responsible for: which credential goes to whom, following redirects, retries and time-outs, proxy
-and certificates, and failing with words instead of stack traces. Not responsible for: whether a
-request may be made (`rights`), what an answer means (`protocol.headers`), or the server's event
-loop: every call blocks and belongs in a thread.
+and certificates, and failing with words instead of stack traces.
+Not responsible for: whether a request may be made (`rights`), what an answer means
+(`protocol.headers`), or the server's event loop: every call blocks and belongs in a thread.
 
 No `requests.Session` is used: a session reads `~/.netrc`, keeps cookies, and reads the body of a
 redirect to the end however long it is. Its connection pools are what is wanted, and they live in

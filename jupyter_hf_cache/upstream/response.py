@@ -1,8 +1,8 @@
 """An answer of the upstream, read as a stream.
 
 Responsible for: status, headers without cookies, the body decoded and checked for its full length,
-and giving the connection back. Not responsible for: what the answer means (`protocol.headers`) or
-how it was asked for (`client`).
+and giving the connection back.
+Not responsible for: what the answer means (`protocol.headers`) or how it was asked for (`client`).
 """
 
 from __future__ import annotations
