@@ -1,7 +1,8 @@
 """What is kept, as people see it: repos, revisions, files.
 
 Responsible for: listing and deleting by repo, and rebuilding claims from sidecars when the tables
-were lost. Not responsible for: eviction (`storage.budget`) or the shape of the API's answers
+were lost.
+Not responsible for: eviction (`storage.budget`) or the shape of the API's answers
 (`web.cache_api`).
 """
 

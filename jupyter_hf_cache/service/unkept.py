@@ -2,7 +2,8 @@
 
 Responsible for: answers whose bytes cannot be kept now: no room, another process fills the same
 blob, or a digest this cache does not know. What has a known digest is verified all the same: its
-tail is held back. Not responsible for: deciding that (`service.bodies`).
+tail is held back.
+Not responsible for: deciding that (`service.bodies`).
 """
 
 from __future__ import annotations

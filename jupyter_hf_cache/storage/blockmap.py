@@ -2,8 +2,8 @@
 
 Responsible for: the byte intervals written so far, in memory, and their whole blocks in a `.map`
 file beside the partial, so that a killed process resumes where it was and other processes can see
-the progress. Not responsible for: the bytes themselves (`blobs`) or who fetches what
-(`upstream.fill`).
+the progress.
+Not responsible for: the bytes themselves (`blobs`) or who fetches what (`upstream.fill`).
 
 The file is a 64-byte header followed by one byte per block, 1 when the whole block was written. A
 block is marked after its bytes went to the kernel, so within one boot of the machine a marked

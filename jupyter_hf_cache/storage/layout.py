@@ -1,7 +1,8 @@
 """The version of what lies in a directory.
 
 Responsible for: marking a directory with the layout it has, and refusing one written by a newer
-release. Not responsible for: the contents.
+release.
+Not responsible for: the contents.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Responsible for: one table per directory, safe to use from any thread and any process on this
 machine, with ranged listing and read-modify-write; noticing that a table is corrupt and moving it
-aside. Not responsible for: what the records mean, or keeping bodies of files (`blobs`).
+aside.
+Not responsible for: what the records mean, or keeping bodies of files (`blobs`).
 
 diskcache's own `Disk` pickles what it does not know and writes long values to files; both are
 turned off

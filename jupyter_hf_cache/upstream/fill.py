@@ -2,9 +2,9 @@
 
 Responsible for: which bytes are wanted, fetching them in threads with retries and resume, hashing
 them as they arrive, saying how far a reader may go, and ending in exactly one of kept, failed or
-paused. Not responsible for: who joins which fill and what happens to its result
-(`upstream.fills`), one transfer over the wire (`upstream.transfer`), or the answer to the client
-(`web.content`).
+paused.
+Not responsible for: who joins which fill and what happens to its result (`upstream.fills`), one
+transfer over the wire (`upstream.transfer`), or the answer to the client (`web.content`).
 
 How far a reader may go: an answer that would complete the file is held back by its last bytes
 until the digest matched, so that no client ever ends a download that is not what the Hub named.

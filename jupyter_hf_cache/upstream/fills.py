@@ -2,7 +2,8 @@
 
 Responsible for: joining callers to a running fill or starting one, reserving its room first, what
 happens when it ends (kept, quarantined and retried once, tainted), and the list of running and
-recent fills. Not responsible for: the download itself (`upstream.fill`).
+recent fills.
+Not responsible for: the download itself (`upstream.fill`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """What to do about a read: pure decisions over what is known and how old it is.
 
 Responsible for: `plan` (before anything is asked) and `plan_without_upstream` (when nobody can be
-asked). Not responsible for: asking, storing, or who the caller is.
+asked).
+Not responsible for: asking, storing, or who the caller is.
 """
 
 from __future__ import annotations

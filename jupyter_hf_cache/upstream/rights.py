@@ -1,7 +1,8 @@
 """The right to read: verdicts of the upstream, kept for a short time for each identity.
 
 Responsible for: storing, finding and forgetting verdicts per (remote, identity, repo), and
-`decide_read`. Not responsible for: who may talk to this server at all (`web.entrance`).
+`decide_read`.
+Not responsible for: who may talk to this server at all (`web.entrance`).
 
 Verdicts are learnt on content: the page of a gated repo is public, its files are not.
 """

@@ -9,8 +9,8 @@
 A token of the Hub (`hf_…`) is no entrance: it decides what may be read afterwards, and it is never
 shown to Jupyter's identity provider, which on a JupyterHub would send it on.
 
-Responsible for: that decision. Not responsible for: whether the caller may read a repo
-(`upstream.rights`).
+Responsible for: that decision.
+Not responsible for: whether the caller may read a repo (`upstream.rights`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Passing a request body on while it arrives.
 
 Responsible for: a bounded pipe from the event loop to the worker thread that sends the body
-upstream. Not responsible for: who may upload.
+upstream.
+Not responsible for: who may upload.
 """
 
 from __future__ import annotations
