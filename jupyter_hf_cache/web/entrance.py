@@ -192,13 +192,13 @@ def _counts(login: Login, request: Request) -> bool:
 
 def _without_login(request: Request, rules: Rules, bearer: str | None) -> Entrance:
     if request.surface == "content":
+        kind: Literal["own-token", "anonymous"] = "own-token" if bearer else "anonymous"
         if request.sender.direct_loopback and rules.allow_anonymous in ("loopback", "network"):
-            kind: Literal["own-token", "anonymous"] = "own-token" if bearer else "anonymous"
             return Entrance(kind, "loopback", bearer, True)
         if rules.allow_anonymous == "network":
             # Everybody comes in, for public content. A token of the Hub opens nothing more from
-            # afar, so it goes no further than here.
-            return Entrance("anonymous", "network", None, False)
+            # afar, but a bad one is refused by the Hub here as everywhere.
+            return Entrance(kind, "network", bearer, False)
         raise _refusal("You have no entrance to this cache.")
     raise NotAdmitted(
         "You have no entrance to this cache.",
