@@ -113,7 +113,9 @@ class CachePanel(widgets.VBox):  # type: ignore[misc]
         """Look at the server again; returns at once."""
         self._message.value = ""
         self._find_repos()
-        self._run(lambda client: (client.url, client.status()), self._show_status)
+        self._run(
+            lambda client: (client.url, client.status()), self._show_status, done=self._looked.set
+        )
         self._run(lambda client: client.tokens(), self._show_tokens)
 
     def _build(self) -> None:
@@ -177,8 +179,14 @@ class CachePanel(widgets.VBox):  # type: ignore[misc]
         work: Callable[[CacheClient], _T],
         show: Callable[[_T], None],
         note: widgets.HTML | None = None,
+        done: Callable[[], None] = lambda: None,
     ) -> None:
-        """Do `work` beside the main thread, then show its result or its error."""
+        """Do `work` beside the main thread, then show its result or its error.
+
+        Args:
+            note: where an error is shown; None for the line below the panel.
+            done: called at the end, whatever happened.
+        """
 
         def job() -> None:
             try:
@@ -193,7 +201,7 @@ class CachePanel(widgets.VBox):  # type: ignore[misc]
             else:
                 show(result)
             finally:
-                self._looked.set()
+                done()
 
         self._start(job)
 

@@ -103,15 +103,15 @@ def test_the_text_form(panel: CachePanel, stub: StubCacheApi) -> None:
     assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == panel.model_id
 
 
-def test_the_text_form_waits_for_the_first_look(stub: StubCacheApi) -> None:
-    begin = threading.Event()
-
-    def later(work: Callable[[], None]) -> None:
-        threading.Thread(target=lambda: (begin.wait(10), work())).start()
-
-    panel = CachePanel(CacheClient(stub.url, TOKEN), start=later)
+def test_the_text_form_waits_for_the_first_status(stub: StubCacheApi) -> None:
+    waiting: list[Callable[[], None]] = []
+    panel = CachePanel(CacheClient(stub.url, TOKEN), start=waiting.append)
     assert "looking for the server" in repr(panel)
-    begin.set()
+    status = waiting.pop(1)
+    for work in waiting:
+        work()
+    assert "looking for the server" in repr(panel)
+    threading.Thread(target=status).start()
     assert "128 GB" in panel._repr_mimebundle_()["text/plain"]
 
 
