@@ -231,3 +231,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,268 @@
+"""`jupyter hf-cache serve` as its own process, asked by curl."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_hub import BigFile, FakeHub
+
+from jupyter_hf_cache.discovery import find_server
+
+REMOTES = "pulp/api/v3/remotes/hugging_face/hugging-face/"
+BIG = BigFile(8 << 20, seed=3)
+DEADLINE = 60.0
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
+
+
+@pytest.fixture
+def hub() -> Iterator[FakeHub]:
+    with FakeHub.with_defaults() as hub:
+        repo = hub.repo("models", "tiny/model")
+        repo.commit({"config.json": b'{"tiny": true}', "model.bin": BIG})
+        yield hub
+
+
+class Serving:
+    """A running `serve`, and what it printed."""
+
+    def __init__(self, tmp_path: Path, hub: FakeHub, *options: str, **environ: str) -> None:
+        self.runtime_dir = tmp_path / "runtime"
+        self.environ = {
+            **{k: v for k, v in os.environ.items() if not k.startswith(("HF_", "JUPYTER_"))},
+            "JUPYTER_RUNTIME_DIR": str(self.runtime_dir),
+            "JUPYTER_DATA_DIR": str(tmp_path / "data"),
+            "JUPYTER_CONFIG_DIR": str(tmp_path / "config"),
+            **environ,
+        }
+        self.log = tmp_path / "log"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "jupyter_hf_cache.standalone"),
+                    *("--port", "0", "--cache-dir", str(tmp_path / "cache")),
+                    *("--upstream", hub.url, "--HfCache.min_free_space=0", *options),
+                ],
+                env=self.environ,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        self.printed = ""
+
+    def __enter__(self) -> Serving:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.printed += line
+            if not line.strip() and "pulp/api" in self.printed:
+                break
+        assert "export HF_ENDPOINT=" in self.printed, self.log.read_text()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    @property
+    def endpoint(self) -> str:
+        return re.findall(r"export HF_ENDPOINT=(\S+)", self.printed)[0]
+
+    @property
+    def url(self) -> str:
+        return self.endpoint.partition("pulp/")[0]
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(DEADLINE)
+
+
+def curl(*arguments: str) -> tuple[int, str]:
+    """The status and the body."""
+    done = subprocess.run(
+        ["curl", "-sS", "--max-time", "30", "-w", "\n%{http_code}", *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    body, _, status = done.stdout.rpartition("\n")
+    return int(status), body
+
+
+@pytest.fixture
+def start_download(tmp_path: Path) -> Iterator[Callable[[str], subprocess.Popen[bytes]]]:
+    """curl in the background, into model.bin."""
+    running: list[subprocess.Popen[bytes]] = []
+
+    def start(url: str) -> subprocess.Popen[bytes]:
+        command = ["curl", "-sS", "-f", "-o", str(tmp_path / "model.bin"), url]
+        running.append(subprocess.Popen(command, stderr=subprocess.DEVNULL))
+        return running[-1]
+
+    yield start
+    for process in running:
+        process.kill()
+        process.wait()
+
+
+def wait_until(condition: Callable[[], Any]) -> None:
+    end = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def run(*options: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "jupyter_hf_cache.standalone", *options],
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+    )
+
+
+def test_it_serves_what_it_prints(tmp_path: Path, hub: FakeHub) -> None:
+    with Serving(tmp_path, hub) as serving:
+        config = f"{serving.endpoint}/tiny/model/resolve/main/config.json"
+        assert curl("-L", config) == (200, '{"tiny": true}')
+        invented = re.findall(r"password of this run is (\S+)", serving.printed)[0]
+        assert curl(serving.url + REMOTES)[0] == 401
+        assert curl("-u", "admin:wrong", serving.url + REMOTES)[0] == 401
+        status, body = curl("-u", f"admin:{invented}", serving.url + REMOTES)
+        assert status == 200
+        assert [remote["url"] for remote in json.loads(body)["results"]] == [hub.url]
+        assert invented not in serving.log.read_text()
+
+
+def test_the_port_keeps_connections_open(tmp_path: Path, hub: FakeHub) -> None:
+    with Serving(tmp_path, hub) as serving:
+        url = f"{serving.endpoint}/tiny/model/resolve/main/config.json"
+        done = subprocess.run(
+            ["curl", "-sS", "-o", os.devnull, "-o", os.devnull, "-w", "%{num_connects} ", url, url],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.split() == ["1", "0"]
+
+
+def test_clients_find_it_and_it_tidies_up(tmp_path: Path, hub: FakeHub) -> None:
+    with Serving(tmp_path, hub) as serving:
+        server = find_server({"JUPYTER_RUNTIME_DIR": str(serving.runtime_dir)})
+        assert (server.url, server.pid) == (serving.url, serving.process.pid)
+        status, _ = curl(
+            "-H", f"Authorization: token {server.token}", f"{server.url}hf-cache/v1/status"
+        )
+        assert status == 200
+        assert serving.stop() == 0
+        assert list(serving.runtime_dir.glob("hf-cache-*")) == []
+
+
+@pytest.mark.parametrize("where", ["environment", "file in the environment", "option"])
+def test_the_admin_password_can_be_chosen(tmp_path: Path, hub: FakeHub, where: str) -> None:
+    file = tmp_path / "password"
+    file.write_text("chosen\n")
+    variable = "JUPYTER_HF_CACHE_ADMIN_PASSWORD"
+    options = [f"--HfCache.admin_password_file={file}"] if where == "option" else []
+    environ = {
+        "environment": {variable: "chosen"},
+        "file in the environment": {f"{variable}_FILE": str(file)},
+        "option": {},
+    }[where]
+    with Serving(tmp_path, hub, *options, **environ) as serving:
+        assert "password of this run" not in serving.printed
+        assert "chosen" not in serving.printed
+        assert curl("-u", "anybody:chosen", serving.url + REMOTES)[0] == 200
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_running_answers_are_finished_before_it_ends(
+    tmp_path: Path,
+    hub: FakeHub,
+    start_download: Callable[[str], subprocess.Popen[bytes]],
+    number: int,
+) -> None:
+    hub.fault("stall", "model.bin", host="cdn", at=1 << 20)
+    target = tmp_path / "model.bin"
+    with Serving(tmp_path, hub) as serving:
+        port = int(serving.url.rpartition(":")[2].strip("/"))
+        download = start_download(f"{serving.endpoint}/tiny/model/resolve/main/model.bin")
+        wait_until(lambda: target.exists() and target.stat().st_size > 0)
+        serving.process.send_signal(number)
+        wait_until(lambda: refuses(port))
+        assert serving.process.poll() is None
+        hub.faults.release()
+        assert download.wait(DEADLINE) == 0
+        assert serving.process.wait(DEADLINE) == 0
+        assert "1 still running" in serving.log.read_text()
+    assert hashlib.sha256(target.read_bytes()).hexdigest() == BIG.sha256()
+
+
+def test_an_answer_that_never_ends_does_not_hold_it_for_ever(
+    tmp_path: Path, hub: FakeHub, start_download: Callable[[str], subprocess.Popen[bytes]]
+) -> None:
+    hub.fault("stall", "model.bin", host="cdn", at=1 << 20)
+    target = tmp_path / "model.bin"
+    with Serving(tmp_path, hub, "--ServeApp.stop_seconds=0.2") as serving:
+        download = start_download(f"{serving.endpoint}/tiny/model/resolve/main/model.bin")
+        wait_until(lambda: target.exists() and target.stat().st_size > 0)
+        assert serving.stop() == 0
+        assert download.wait(DEADLINE) != 0
+    hub.faults.release()
+
+
+def refuses(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def test_a_taken_port_is_one_line_and_exit_1(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run("--port", str(port), "--cache-dir", str(tmp_path))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(
+        rf"jupyter hf-cache serve: cannot listen on 127\.0\.0\.1 port {port} \(.*\)\. .*--port\.\n",
+        done.stderr,
+    )
+
+
+def test_a_store_that_cannot_open_is_one_line_and_exit_1(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = run(
+        *("--port", "0", "--cache-dir", str(tmp_path / "file" / "x")),
+        JUPYTER_DATA_DIR=str(tmp_path / "data"),
+        JUPYTER_CONFIG_DIR=str(tmp_path / "config"),
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("jupyter hf-cache serve: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_password_file_that_is_missing_is_one_line_and_exit_1(tmp_path: Path) -> None:
+    done = run("--port", "0", f"--HfCache.admin_password_file={tmp_path / 'nope'}")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "nope" in done.stderr
+
+
+def test_unknown_addresses_show_and_log_no_capability(tmp_path: Path, hub: FakeHub) -> None:
+    with Serving(tmp_path, hub) as serving:
+        status, body = curl(f"{serving.url}wrong/pulp/content/~s3cret/hf/x")
+        assert status == 404
+        assert "s3cret" not in body
+        assert curl("-H", "Host: evil.example.org", f"{serving.url}x")[0] == 403
+        assert serving.stop() == 0
+        assert "s3cret" not in serving.log.read_text()
