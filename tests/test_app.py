@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from fake_hub import FakeHub
 from jupyter_server.auth.security import passwd
 from jupyter_server.serverapp import ServerApp
@@ -204,6 +205,20 @@ async def test_stopping_puts_everything_back(
     assert dict(os.environ) == before
     assert not path.exists()
     assert extension.context.problem == "The cache is shutting down."
+
+
+class TestBehindAProxy:
+    @pytest.fixture(autouse=True)
+    def proxy(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A proxy that refuses every connection."""
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, "http://127.0.0.1:9")
+
+    async def test_the_cache_is_asked_directly(self, running: Running) -> None:
+        endpoint = os.environ["HF_ENDPOINT"]
+        assert endpoint == running.extension.injection.endpoint
+        answer = await asyncio.to_thread(requests.head, f"{endpoint}/", timeout=20)
+        assert answer.headers["X-HF-Cache"] == __version__
 
 
 class TestSwitchedOff:

@@ -185,6 +185,11 @@ class CacheHandler(RequestHandler):
         if self.surface == "content":
             self.context.touch()
 
+    def on_connection_close(self) -> None:
+        """The client has gone; nobody needs to wait for this answer."""
+        super().on_connection_close()
+        self.context.running.discard(self)
+
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
         """Answer with an error; where an answer has begun, break it off so that it cannot look
         complete.
