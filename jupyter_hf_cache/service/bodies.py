@@ -127,7 +127,7 @@ class Bodies:
             answer.body, answer.result = BytesBody(b""), "hit"
             return answer
         reader = self._open_proved(blob, claim, source)
-        if reader is None:
+        if reader is None and source.client.remote.policy != "streamed":
             fill = self._fills.open(blob, size, source, range_safe=_believable(source))
             if fill is not None:
                 whole = completing or size <= SMALL

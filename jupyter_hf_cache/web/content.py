@@ -134,7 +134,8 @@ class ContentHandler(CacheHandler):
                 pipe.stop()
 
     async def _ask(self, body: bytes | BodyPipe | None) -> Answer:
-        return await self.context.run(self._ask_in_thread, body)
+        run = self.context.run_through if isinstance(body, BodyPipe) else self.context.run
+        return await run(self._ask_in_thread, body)
 
     def _ask_in_thread(self, body: bytes | BodyPipe | None) -> Answer:
         answer = self.context.service.answer(
@@ -235,7 +236,7 @@ class ContentHandler(CacheHandler):
 
     async def _send_stream(self, body: StreamBody) -> None:
         while True:
-            data = await self.context.run(next, body.chunks, b"")
+            data = await self.context.run_through(next, body.chunks, b"")
             if self._gone.is_set():
                 raise StreamClosedError
             if not data:

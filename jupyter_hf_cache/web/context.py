@@ -34,6 +34,7 @@ CAPABILITY_PURPOSE = "capability"
 
 _METADATA_THREADS = 32
 _DISK_THREADS = 8
+_THROUGH_THREADS = 32
 
 
 class Unavailable(HfCacheError):
@@ -89,17 +90,18 @@ class ServiceSlot:
 
 
 class Pools:
-    """Bounded threads for blocking work: one pool for what waits for the upstream or a table, one
-    for files.
+    """Bounded threads for blocking work: one pool for what waits for a table or a short answer of
+    the upstream, one for files, one for bodies that pass through, which may take hours.
     """
 
     def __init__(self) -> None:
         self.metadata = ThreadPoolExecutor(_METADATA_THREADS, thread_name_prefix="hf-cache-meta")
         self.disk = ThreadPoolExecutor(_DISK_THREADS, thread_name_prefix="hf-cache-disk")
+        self.through = ThreadPoolExecutor(_THROUGH_THREADS, thread_name_prefix="hf-cache-through")
 
     def close(self) -> None:
         """Take no more work and drop what has not begun; does not wait."""
-        for pool in (self.metadata, self.disk):
+        for pool in (self.metadata, self.disk, self.through):
             pool.shutdown(wait=False, cancel_futures=True)
 
 
@@ -171,6 +173,10 @@ class WebContext:
     async def run_disk(self, function: Callable[..., T], *args: object) -> T:
         """Run blocking file work in its pool."""
         return await self._submit(self.pools.disk, function, *args)
+
+    async def run_through(self, function: Callable[..., T], *args: object) -> T:
+        """Run one step of passing a body through in its pool."""
+        return await self._submit(self.pools.through, function, *args)
 
     def touch(self) -> None:
         """Content is being asked for or sent: an idle culler must not end this server now."""

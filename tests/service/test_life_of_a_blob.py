@@ -384,3 +384,10 @@ def test_sha256_of_git_files_lies_beside_them(cache: RunningCache) -> None:
     (blob,) = kept_blobs(cache)
     sidecar = blob.with_name(blob.name + ".json").read_text()
     assert hashlib.sha256(b'{"a": 1}').hexdigest() in sidecar
+
+
+def test_a_streaming_remote_keeps_nothing(cache: RunningCache) -> None:
+    (remote,) = cache.service.config.remotes()
+    cache.service.config.update_remote(remote.id, {"policy": "streamed"})
+    assert cache.get(URL).content == whole()
+    assert kept_blobs(cache) == []
