@@ -67,7 +67,7 @@ def test_every_option_is_documented_and_every_documented_option_exists() -> None
 
 def test_every_route_is_documented_with_its_methods() -> None:
     rows = re.findall(
-        r"^\| ([A-Z–, ]+) \| `([^`]+)` \|", section(DEVELOPERS, "Routes"), re.MULTILINE
+        r"^\| ([A-Z, ]+) \| `([^`]+)` \|", section(DEVELOPERS, "Routes"), re.MULTILINE
     )
     documented = {
         re.sub(r"\{[^}]*\}", "{}", route): set(re.findall("[A-Z]+", methods))
