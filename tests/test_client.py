@@ -332,8 +332,7 @@ def test_the_runtime_folder_is_jupyters_own(
 
 CLIENTS = ("client", "discovery", "cli", "magics", "widget", "kernel_switch", "summary")
 SERVER_ONLY = {
-    "tornado.web",
-    "tornado.httpserver",
+    "tornado",
     "jupyter_server",
     "jupyterhub",
     "diskcache",
