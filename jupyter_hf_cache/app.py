@@ -31,7 +31,7 @@ from jupyter_hf_cache.endpoint import (
     open_content_port,
     self_test,
 )
-from jupyter_hf_cache.environment import Injection
+from jupyter_hf_cache.environment import Injection, inherited_upstream
 from jupyter_hf_cache.jupyter_web import JupyterAuthenticator, jupyter_routes
 from jupyter_hf_cache.startup import close_when_open, describe_failure, open_in_thread
 from jupyter_hf_cache.web.context import ServiceSlot, WebContext
@@ -64,6 +64,7 @@ class HfCacheApp(ExtensionApp):
         self.options = HfCache(parent=self)
         self._password = self.options.read_admin_password()
         self.authenticator = JupyterAuthenticator(server.identity_provider, self._password)
+        self._own_hub = inherited_upstream(os.environ)
         self.injection = Injection(os.environ, self.options.injected_names())
         self.context = WebContext(
             slot=ServiceSlot(),
@@ -126,6 +127,7 @@ class HfCacheApp(ExtensionApp):
             self._write_runtime_file()
             service = await asyncio.wrap_future(self._opening)
             self.context.slot.fill(service)
+            await self.context.run(self._tell_about_own_hub, service)
             address = self._address()
             endpoint = await self._make_endpoint(service, address)
         except NoEndpoint as why:
@@ -140,6 +142,27 @@ class HfCacheApp(ExtensionApp):
             self._tasks.append(asyncio.create_task(self._renew(service, address)))
             self._tasks.append(asyncio.create_task(self._beat()))
             self.log.info("Hugging Face cache: %s", self._describe(address))
+
+    def _tell_about_own_hub(self, service: CacheService) -> None:
+        """The user had an HF_ENDPOINT: it is the upstream now, unless an earlier start made
+        another.
+        """
+        wanted = self._own_hub
+        distribution = default_distribution(service)
+        if wanted is None or distribution is None or not distribution.remote:
+            return
+        remote = service.config.remote(distribution.remote)
+        if remote is None:
+            return
+        if remote.upstream_url == wanted:
+            self.log.info("Hugging Face cache: the upstream is %s, from HF_ENDPOINT", wanted)
+            return
+        problem = (
+            f"HF_ENDPOINT was set to {wanted}, but the remote {remote.name} goes to "
+            f"{remote.upstream_url}. Change the url of the remote if that is not wanted."
+        )
+        service.problems.append(problem)
+        self.log.warning("Hugging Face cache: %s", problem)
 
     def _give_up(self, problem: str) -> None:
         self.injection.refuse(problem)
@@ -209,8 +232,15 @@ class HfCacheApp(ExtensionApp):
         """A long download has no events of its own, but must count as activity all the time."""
         while True:
             await asyncio.sleep(_HEARTBEAT_SECONDS)
-            if self._count_transfers():
+            if self._count_transfers() or self._is_filling():
                 self.context.touch()
+
+    def _is_filling(self) -> bool:
+        """A download goes on, whether or not somebody still waits for it."""
+        service = self.context.slot.service
+        return service is not None and any(
+            report.state in ("running", "verifying") for report in service.fills.reports()
+        )
 
     def _note_activity(self, now: datetime) -> None:
         # Jupyter looks at every setting with this ending; hub cullers and its own ask for the

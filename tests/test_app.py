@@ -10,13 +10,14 @@ import logging
 import os
 import re
 import stat
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
-from fake_hub import FakeHub
+from fake_hub import BigFile, FakeHub
 from jupyter_server.auth.security import passwd
 from jupyter_server.serverapp import ServerApp
 from traitlets.config import Config
@@ -248,6 +249,20 @@ class TestUsersOwnHub:
         assert os.environ[OWN_UPSTREAM] == hub.url
         remotes = running.extension.context.service.config.remotes()
         assert [(remote.name, remote.url) for remote in remotes] == [("default", hub.url)]
+        assert running.extension.context.service.problems == []
+
+
+class TestUsersOwnHubLater:
+    @pytest.fixture(autouse=True)
+    def endpoint(self, jp_server_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HF_ENDPOINT", "https://hub.example.org")
+
+    async def test_people_are_told_that_the_remote_goes_elsewhere(
+        self, running: Running, hub: FakeHub
+    ) -> None:
+        (problem,) = running.extension.context.service.problems
+        assert "https://hub.example.org" in problem
+        assert hub.url in problem
 
 
 class TestOwnUrlAsUpstream:
@@ -505,3 +520,28 @@ async def test_content_counts_as_activity(running: Running) -> None:
     await running.ask("GET", f"pulp/content/hf/{FILE}")
     assert running.server.web_app.last_activity() >= settings["hf_cache_last_activity"]
     assert running.extension.current_activity() is None
+
+
+class TestHeartbeat:
+    @pytest.fixture(autouse=True)
+    def quick(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("jupyter_hf_cache.app._HEARTBEAT_SECONDS", 0.01)
+
+    async def test_a_download_that_makes_no_events_keeps_the_server_alive(
+        self, running: Running, hub: FakeHub
+    ) -> None:
+        hub.repo("models", "tiny/big").commit({"model.bin": BigFile(8 << 20, seed=5)})
+        hub.fault("stall", "model.bin", host="cdn", at=1 << 20)
+        download = asyncio.create_task(
+            running.ask("GET", "pulp/content/hf/tiny/big/resolve/main/model.bin")
+        )
+        assert await asyncio.to_thread(hub.faults.wait_until_stalled)
+        settings = running.server.web_app.settings
+        before = settings["hf_cache_last_activity"]
+        end = time.monotonic() + 20
+        while settings["hf_cache_last_activity"] <= before:
+            assert time.monotonic() < end
+            await asyncio.sleep(0.01)
+        assert running.extension.current_activity() == {"transfers": 1}
+        hub.faults.release()
+        assert (await download)[0] == 200
