@@ -31,6 +31,7 @@ from jupyter_hf_cache.protocol.headers import REDIRECTS
 from jupyter_hf_cache.storage.records import Credential, Remote
 from jupyter_hf_cache.upstream.failures import Failure, explain, explain_proxy_status
 from jupyter_hf_cache.upstream.proxies import proxy_rules
+from jupyter_hf_cache.upstream.rate_limit import RateLimit
 from jupyter_hf_cache.upstream.response import Hop, TooLarge, UpstreamResponse
 from jupyter_hf_cache.upstream.targets import (
     Target,
@@ -54,6 +55,7 @@ RETRY_BUDGET = 7.5
 """Seconds after which no new try begins: huggingface_hub waits 10 s for the head of an answer."""
 
 _BACKOFF = 0.2
+_UNBOUNDED = 1 << 16
 _LEAST_TIMEOUT = 0.5
 _IDEMPOTENT = frozenset({"GET", "HEAD"})
 _WORTH_A_RETRY = frozenset({502, 503, 504})
@@ -83,6 +85,10 @@ class UpstreamClient:
         remote: the remote; its secrets go to its own origin only.
         user_agent: for requests whose headers name none.
         environ: where proxy and CA variables are read, once; default is the process's environment.
+
+    Attributes:
+        downloads: held during a download, so that no more run than the remote's
+            `download_concurrency`; whoever downloads takes it.
     """
 
     def __init__(
@@ -94,6 +100,8 @@ class UpstreamClient:
         self._proxies = proxy_rules(remote, self._environ)
         self._adapters: dict[tuple[bool, bool], Adapter] = {}
         self._lock = threading.Lock()
+        self._pace = RateLimit(remote.rate_limit)
+        self.downloads = threading.BoundedSemaphore(remote.download_concurrency or _UNBOUNDED)
 
     def __repr__(self) -> str:
         return f"<UpstreamClient {self.remote.origin}>"
@@ -223,6 +231,8 @@ class UpstreamClient:
         What comes back instead of an answer is a `Failure`, without the exception: its text and its
         request hold URLs and tokens.
         """
+        if target.own:
+            self._pace.wait()
         proxy = self._proxies.choose(target.origin)
         proxy_host = urlsplit(proxy).netloc.rpartition("@")[2] if proxy else None
         adapter = self._adapter(target, trusted and call.credential.source == "remote")

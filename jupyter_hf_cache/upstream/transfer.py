@@ -79,15 +79,18 @@ def transfer(
     """
     whole = start == 0 and end == size
     headers = {} if whole else {"Range": f"bytes={start}-{end - 1}"}
-    with source.client.request(
-        "GET",
-        source.path,
-        credential=source.credential,
-        headers=headers,
-        stream=True,
-        follow="all",
-        read_timeout=STALL_SECONDS,
-    ) as response:
+    with (
+        source.client.downloads,
+        source.client.request(
+            "GET",
+            source.path,
+            credential=source.credential,
+            headers=headers,
+            stream=True,
+            follow="all",
+            read_timeout=STALL_SECONDS,
+        ) as response,
+    ):
         offset = _first_offset(response, start, end, size, source)
         for data in response.iter_bytes(CHUNK_SIZE):
             piece = data[max(start - offset, 0) : max(end - offset, 0)]

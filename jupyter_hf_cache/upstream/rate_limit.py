@@ -1,0 +1,43 @@
+"""The pace of requests to one remote.
+
+Responsible for: spacing requests so that no more than the remote's `rate_limit` start in a second.
+Not responsible for: what the upstream itself says about its limits (429, `RateLimit`).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+
+class RateLimit:
+    """Gives each request its time. Thread-safe; `wait` blocks.
+
+    Args:
+        per_second: requests per second; None or 0 means no limit.
+    """
+
+    def __init__(
+        self,
+        per_second: int | None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._interval = 1.0 / per_second if per_second else 0.0
+        self._clock = clock
+        self._sleep = sleep
+        self._lock = threading.Lock()
+        self._next = 0.0
+
+    def wait(self) -> None:
+        """Return when the next request may start."""
+        if not self._interval:
+            return
+        with self._lock:
+            now = self._clock()
+            start = max(now, self._next)
+            self._next = start + self._interval
+        if start > now:
+            self._sleep(start - now)
