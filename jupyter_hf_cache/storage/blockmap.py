@@ -10,11 +10,14 @@ block is marked after its bytes went to the kernel, so within one boot of the ma
 block is readable whatever happened to the process. After a power failure it need not be: the
 header names the boot, and a map of another boot is opened with `trusted = False`, whose blocks may
 be reused by a fill that verifies the whole file but must not be served to range requests before.
+
+The header also names whose bytes these are: who else names the same digest must not be handed them.
 """
 
 from __future__ import annotations
 
 import bisect
+import hashlib
 import os
 import struct
 import threading
@@ -22,14 +25,14 @@ from pathlib import Path
 
 BLOCK_SIZE = 256 * 1024
 _MAGIC = b"HFCMAP1\n"
-_HEADER = struct.Struct("<8sIQ44s")
+_HEADER = struct.Struct("<8sIQ36s8s")
 
 
 def boot_id() -> bytes:
     """Return what tells this boot of the machine from others; empty where the system does not
     say."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_bytes().strip()[:44]
+        return Path("/proc/sys/kernel/random/boot_id").read_bytes().strip()[:36]
     except OSError:
         return b""
 
@@ -84,22 +87,28 @@ class BlockMap:
     """The written parts of one partial file. Thread-safe.
 
     Args:
-        path: the `.map` file; an existing one is continued when its sizes fit, else started anew.
+        path: the `.map` file; an existing one is continued when it is of this size and owner, else
+            started anew.
         size: bytes of the whole file.
+        owner: where the bytes come from.
 
     Attributes:
         trusted: whether blocks found in the file were certainly written (see the module's text).
+        continued: whether an existing file was continued.
     """
 
-    def __init__(self, path: Path, size: int) -> None:
+    def __init__(self, path: Path, size: int, owner: str = "") -> None:
         self.size = size
         self.trusted = True
+        self.continued = False
+        self._owner = hashlib.sha256(owner.encode()).digest()[:8]
         self._lock = threading.Lock()
         self._intervals = Intervals()
         self._blocks = (size + BLOCK_SIZE - 1) // BLOCK_SIZE
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
         try:
-            if not self._load():
+            self.continued = self._load()
+            if not self.continued:
                 self._start_anew()
         except OSError:
             os.close(self._fd)
@@ -109,19 +118,19 @@ class BlockMap:
         raw = os.pread(self._fd, _HEADER.size + self._blocks, 0)
         if len(raw) != _HEADER.size + self._blocks:
             return False
-        magic, block_size, size, boot = _HEADER.unpack_from(raw)
-        if (magic, block_size, size) != (_MAGIC, BLOCK_SIZE, self.size):
+        magic, block_size, size, boot, owner = _HEADER.unpack_from(raw)
+        if (magic, block_size, size, owner) != (_MAGIC, BLOCK_SIZE, self.size, self._owner):
             return False
         here = boot_id()
         self.trusted = bool(here) and boot.rstrip(b"\0") == here
         for index in range(self._blocks):
-            if raw[_HEADER.size + index]:
+            if raw[_HEADER.size + index] == 1:
                 self._intervals.add(index * BLOCK_SIZE, min((index + 1) * BLOCK_SIZE, self.size))
         return True
 
     def _start_anew(self) -> None:
         os.ftruncate(self._fd, 0)
-        header = _HEADER.pack(_MAGIC, BLOCK_SIZE, self.size, boot_id())
+        header = _HEADER.pack(_MAGIC, BLOCK_SIZE, self.size, boot_id(), self._owner)
         os.pwrite(self._fd, header + bytes(self._blocks), 0)
 
     def add(self, start: int, end: int) -> None:
@@ -190,4 +199,4 @@ def stored_bytes(path: Path) -> int:
         return 0
     if len(raw) < _HEADER.size or not raw.startswith(_MAGIC):
         return 0
-    return sum(1 for mark in raw[_HEADER.size :] if mark) * BLOCK_SIZE
+    return raw[_HEADER.size :].count(1) * BLOCK_SIZE

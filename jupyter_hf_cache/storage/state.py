@@ -32,8 +32,10 @@ logger = logging.getLogger(__name__)
 
 _NO_LIMIT = 2**62
 _PAGE = 200
-_RANGE_FROM = "SELECT key, value FROM Cache WHERE key >= ? AND key < ? ORDER BY key LIMIT ?"
-_RANGE_BEHIND = "SELECT key, value FROM Cache WHERE key > ? AND key < ? ORDER BY key LIMIT ?"
+_ROWS = "SELECT key, mode, filename, value FROM Cache WHERE key "
+_RANGE_FROM = _ROWS + ">= ? AND key < ? ORDER BY key LIMIT ?"
+_RANGE_BEHIND = _ROWS + "> ? AND key < ? ORDER BY key LIMIT ?"
+_COUNT = "SELECT COUNT(*) FROM Cache WHERE key >= ? AND key < ?"
 
 
 class JSONTextDisk(diskcache.Disk):  # type: ignore[misc]
@@ -142,8 +144,17 @@ class StateTable:
         self.directory.mkdir(mode=0o700)
 
     def get(self, key: str) -> Any | None:
-        """Return the value of `key`, or None."""
-        return self._cache.get(key)
+        """Return the value of `key`, or None; also None for a row that something else wrote.
+
+        Raises:
+            StorageError: the table cannot be read.
+        """
+        with self._storage_errors("read"):
+            try:
+                return self._cache.get(key)
+            except ValueError as foreign:
+                logger.warning("row %r of %s is ignored: %s", key, self.directory, foreign)
+                return None
 
     def set(self, key: str, value: Any) -> None:
         """Write one value, durable against a killed process.
@@ -170,7 +181,8 @@ class StateTable:
     ) -> Iterator[tuple[str, Any]]:
         """Yield (key, value) in key order for keys with `prefix`, starting behind `after`.
 
-        Reads page by page through the key index, so the cost is that of the rows returned.
+        Reads page by page through the key index, so the cost is that of the rows returned. Rows
+        that something else wrote are left out.
         """
         upper = prefix + "\U0010ffff"
         last, inclusive = (
@@ -180,11 +192,15 @@ class StateTable:
         while left > 0:
             # diskcache lists only whole tables; the range needs its SQL connection, whose table and
             # index ("Cache", unique on key and raw) are fixed by the on-disk format.
-            rows = self._cache._sql(
-                _RANGE_FROM if inclusive else _RANGE_BEHIND, (last, upper, min(_PAGE, left))
-            ).fetchall()
-            for key, value in rows:
-                yield key, json.loads(value)
+            with self._storage_errors("read"):
+                rows = self._cache._sql(
+                    _RANGE_FROM if inclusive else _RANGE_BEHIND, (last, upper, min(_PAGE, left))
+                ).fetchall()
+            for key, mode, filename, value in rows:
+                try:
+                    yield key, self._cache.disk.fetch(mode, filename, value, False)
+                except ValueError as foreign:
+                    logger.warning("row %r of %s is ignored: %s", key, self.directory, foreign)
             if len(rows) < min(_PAGE, left):
                 return
             left -= len(rows)
@@ -192,9 +208,8 @@ class StateTable:
 
     def count(self, prefix: str = "") -> int:
         """Return how many keys start with `prefix`."""
-        ((number,),) = self._cache._sql(
-            "SELECT COUNT(*) FROM Cache WHERE key >= ? AND key < ?", (prefix, prefix + "\U0010ffff")
-        ).fetchall()
+        with self._storage_errors("read"):
+            ((number,),) = self._cache._sql(_COUNT, (prefix, prefix + "\U0010ffff")).fetchall()
         return int(number)
 
     @contextlib.contextmanager
@@ -223,12 +238,12 @@ class StateTable:
         self._cache.close()
 
     @contextlib.contextmanager
-    def _storage_errors(self) -> Iterator[None]:
+    def _storage_errors(self, verb: str = "written") -> Iterator[None]:
         try:
             yield
-        except (sqlite3.OperationalError, diskcache.Timeout, OSError) as error:
+        except (sqlite3.DatabaseError, diskcache.Timeout, OSError) as error:
             raise StorageError(
-                f"The state in {self.directory} cannot be written: {error}."
+                f"The state in {self.directory} cannot be {verb}: {error}."
             ) from error
 
 
