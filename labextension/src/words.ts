@@ -296,7 +296,7 @@ export function troubles(status: IStatus, trans: TranslationBundle): string[] {
       trans.__(
         '%1 is not reachable (%2). What is cached keeps working.',
         upstream.url,
-        upstream.reason ?? trans.__('no reason given')
+        upstream.reason || trans.__('no reason given')
       )
     );
   return [...status.problems, ...unreachable];
