@@ -1,0 +1,128 @@
+"""What was loaded once loads again when the Hub is gone, the server was started anew, and the
+clients remember nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from clients import test_datasets, test_transformers
+from clients.environments import HUBS, Client, has_package
+from clients.server import JupyterServer
+from fake_hub import FakeHub
+
+pytestmark = [pytest.mark.clients, pytest.mark.timeout(300)]
+
+HUB_SCRIPT = """
+import huggingface_hub as hf
+get = hf.snapshot_download
+tiny = "hf-internal-testing/tiny-random-bert"
+fs = hf.HfFileSystem()
+with fs.open("org/large/shard.bin", "rb", block_size=1 << 20) as file:
+    file.seek(2_000_000)
+    piece = hashlib.sha256(file.read(1000)).hexdigest()
+tell({
+    "snapshot": sums(get(tiny)),
+    "at a tag": sums(get(tiny, revision="v1.0")),
+    "at a pull request": sums(get(tiny, revision="refs/pr/1")),
+    "one segment": sums(get("bert-base-uncased")),
+    "xet": sums(get("org/xet")),
+    "strange names": sums(get("org/strange-names")),
+    "dataset": sums(get("org/tables", repo_type="dataset")),
+    "space": sums(get("org/page", repo_type="space")),
+    "by an old name": sha256(hf.hf_hub_download("org/old-name", "model.bin")),
+    "one file": sha256(hf.hf_hub_download("org/large", "model.bin")),
+    "private": sums(get("org/private", token="hf_alice")),
+    "missing": error(hf.hf_hub_download, tiny, "no.txt")[:1],
+    "exists": [hf.file_exists(tiny, "config.json"), hf.file_exists(tiny, "no.txt")],
+    "piece": piece,
+    "files": sorted(hf.list_repo_files(tiny)),
+})
+"""
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What clients were told while the Hub was there, and the server as it is without it."""
+
+    server: JupyterServer
+    hub: FakeHub
+    told: dict[str, Any]
+    endpoint: str
+
+
+def scripts() -> dict[str, str]:
+    """One script per environment."""
+    model = test_transformers.LOAD_MODEL if has_package("ml", "torch") else ""
+    return {
+        **dict.fromkeys(HUBS, HUB_SCRIPT),
+        "ml": f"{test_transformers.LOAD}\n{model}\nloaded = result\n"
+        f"{test_datasets.LOAD}\ntell([loaded, result])",
+    }
+
+
+@pytest.fixture(scope="module")
+def replay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replay]:
+    root = tmp_path_factory.mktemp("replay")
+    with FakeHub.with_defaults() as hub:
+        # Nothing is fresh by the clock: all of it has to be known in spite of its age.
+        ages = {"revision_ttl": 0, "metadata_ttl": 0, "negative_ttl": 0, "access_ttl": 0}
+        server = JupyterServer(root / "server", hub.url, options=ages)
+        with server:
+            endpoint = server.endpoint
+            told = {
+                name: Client(name, root / f"first-{name}", endpoint).run(script)
+                for name, script in scripts().items()
+            }
+            server.wait_idle()
+            hub.pause()
+            server.restart()
+            yield Replay(server, hub, told, endpoint)
+
+
+@pytest.mark.parametrize("name", [*HUBS, "ml"])
+def test_everything_loads_again(replay: Replay, name: str, tmp_path: Path) -> None:
+    asked = len(replay.hub.counters.requests)
+    client = Client(name, tmp_path, replay.server.endpoint)
+    assert client.run(scripts()[name]) == replay.told[name]
+    assert len(replay.hub.counters.requests) == asked
+
+
+def test_an_endpoint_of_before_the_restart_still_works(replay: Replay, tmp_path: Path) -> None:
+    client = Client("hub2", tmp_path, replay.endpoint)
+    script = "from huggingface_hub import snapshot_download\n"
+    snapshot = client.run(f'{script}tell(sums(snapshot_download("org/xet")))')
+    assert snapshot == replay.told["hub2"]["xet"]
+
+
+@pytest.mark.parametrize("name", HUBS)
+def test_what_was_never_loaded_says_why(replay: Replay, name: str, tmp_path: Path) -> None:
+    script = """
+import huggingface_hub as hf
+def words(call, *args, **named):
+    try:
+        call(*args, **named)
+    except Exception as problem:
+        return [kind.__name__ for kind in type(problem).__mro__]
+tell([words(hf.hf_hub_download, "org/gated", "model.bin", token="hf_reader"),
+      words(hf.snapshot_download, "org/many-files")])
+"""
+    client = Client(name, tmp_path, replay.server.endpoint)
+    for kinds in client.run(script):
+        # What every client raises for a file that is neither here nor to be had.
+        assert "LocalEntryNotFoundError" in kinds
+
+
+def test_a_stranger_gets_no_private_file_from_the_kept_ones(
+    replay: Replay, tmp_path: Path
+) -> None:
+    script = """
+import huggingface_hub as hf
+tell([bool(error(hf.hf_hub_download, "org/private", "model.bin", token=token))
+      for token in (None, "hf_bob")])
+"""
+    client = Client("hub2", tmp_path, replay.server.endpoint)
+    assert client.run(script) == [True, True]
