@@ -16,6 +16,7 @@ Not responsible for: turning them into an HTTP answer (`web.errors`).
     ├── UpstreamAnswer           (the upstream's own status, code and message)
     └── UpstreamError            502   the upstream failed or does not behave like a Hub
         ├── UpstreamUnreachable  521   it could not be asked and nothing is kept
+        ├── UpstreamFailing      (429 or 5xx)  it answered that it cannot answer now
         └── VerificationFailed   502   bytes did not match their digest
 """
 
@@ -149,6 +150,10 @@ class UpstreamUnreachable(UpstreamError):
     """
 
     status = 521
+
+
+class UpstreamFailing(UpstreamError):
+    """The upstream answered 408, 429 or 5xx: asking again later may help."""
 
 
 class VerificationFailed(UpstreamError):

@@ -1,67 +1,172 @@
 """A circuit breaker for each upstream.
 
-Responsible for: not asking an upstream again that could not be reached a moment ago, so that
-replaying what is kept costs no time-out per file.
-Not responsible for: answers of the upstream, not even 5xx: those are retried by whoever asked.
+Responsible for: not asking an upstream again that could not answer a moment ago, so that replaying
+what is kept costs no time-out per file, and a Hub that limits or fails is spared.
+Not responsible for: what is answered instead (`service.files`, `service.metadata`).
+
+An upstream that cannot be reached rests at once, the longer the longer it took to find out. One
+that answers 429 or 5xx may do so for a single file, so it rests after a few in a row. After the
+rest one question goes through; the others wait briefly for what it finds.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
-from jupyter_hf_cache.errors import HfCacheError, UpstreamUnreachable
+from jupyter_hf_cache.errors import (
+    HfCacheError,
+    UpstreamError,
+    UpstreamFailing,
+    UpstreamUnreachable,
+)
 
-_REST_SECONDS = 5.0
+_SHORTEST_REST = 2.0
+_LONGEST_REST = 30.0
+_REST_PER_SECOND_WAITED = 4.0
+_FAILURES_IN_A_ROW = 3
+_REST_AFTER_FAILURES = 5.0
+_WAIT_FOR_PROBE = 1.0
+
+
+@dataclass(slots=True)
+class _State:
+    """One upstream. Guarded by the breaker's lock."""
+
+    reached: bool = False
+    failures: int = 0
+    error: UpstreamError | None = None
+    until: float = 0.0
+    probing: bool = False
 
 
 class Breaker:
-    """Remembers, per remote, that it could not be reached. Thread-safe."""
+    """Remembers, per remote, that it could not answer. Thread-safe.
+
+    Args:
+        clock: monotonic seconds.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._lock = threading.Lock()
-        self._failed: dict[str, tuple[float, str]] = {}
-        self._reached: set[str] = set()
+        self._changed = threading.Condition()
+        self._states: dict[str, _State] = {}
 
     @contextmanager
     def asking(self, remote_id: str) -> Iterator[None]:
         """Guard one question to a remote.
 
         Raises:
-            UpstreamUnreachable: at once while it rests, with the reason of the last failure.
+            UpstreamError: at once while it rests, with the reason of the last failure.
         """
-        with self._lock:
-            when, reason = self._failed.get(remote_id, (0.0, ""))
-            if reason and self._clock() - when < _REST_SECONDS:
-                raise UpstreamUnreachable(reason)
+        probing = self._enter(remote_id)
+        started = self._clock()
         try:
             yield
         except UpstreamUnreachable as error:
-            with self._lock:
-                self._failed[remote_id] = (self._clock(), error.message)
+            self._rest(remote_id, error, _rest_after(self._clock() - started))
+            raise
+        except UpstreamFailing as error:
+            self._failed(remote_id, error)
             raise
         except HfCacheError:
             self._answered(remote_id)
             raise
-        self._answered(remote_id)
+        else:
+            self._answered(remote_id)
+        finally:
+            if probing:
+                self._end_probe(remote_id)
 
-    def _answered(self, remote_id: str) -> None:
-        with self._lock:
-            self._failed.pop(remote_id, None)
-            self._reached.add(remote_id)
+    def check(self, remote_id: str) -> None:
+        """Guard a question that others ask.
+
+        Raises:
+            UpstreamError: the upstream rests.
+        """
+        if not self._states:
+            return
+        with self._changed:
+            state = self._states.get(remote_id)
+            if state is not None and state.error is not None and self._clock() < state.until:
+                raise _again(state.error)
 
     def state(self, remote_id: str) -> tuple[str, str]:
         """Return ("reachable" | "unreachable" | "unknown", reason)."""
-        with self._lock:
-            if remote_id in self._failed:
-                return "unreachable", self._failed[remote_id][1]
-            return ("reachable" if remote_id in self._reached else "unknown"), ""
+        with self._changed:
+            state = self._states.get(remote_id, _State())
+            if state.error is not None:
+                return "unreachable", state.error.message
+            return ("reachable" if state.reached else "unknown"), ""
 
     def forget(self, remote_id: str) -> None:
         """Ask again at once: the remote was changed."""
-        with self._lock:
-            self._failed.pop(remote_id, None)
-            self._reached.discard(remote_id)
+        with self._changed:
+            self._states.pop(remote_id, None)
+            self._changed.notify_all()
+
+    def _enter(self, remote_id: str) -> bool:
+        """Let a question through or not; True if it is the one that finds out whether the upstream
+        is back."""
+        with self._changed:
+            state = self._states.setdefault(remote_id, _State())
+            if state.probing:
+                self._changed.wait_for(lambda: not state.probing, _WAIT_FOR_PROBE)
+            if state.error is None:
+                return False
+            if state.probing or self._clock() < state.until:
+                raise _again(state.error)
+            state.probing = True
+            return True
+
+    def _end_probe(self, remote_id: str) -> None:
+        with self._changed:
+            if remote_id in self._states:
+                self._states[remote_id].probing = False
+            self._changed.notify_all()
+
+    def _answered(self, remote_id: str) -> None:
+        with self._changed:
+            state = self._states.setdefault(remote_id, _State())
+            state.reached, state.failures, state.error = True, 0, None
+
+    def _failed(self, remote_id: str, error: UpstreamError) -> None:
+        with self._changed:
+            state = self._states.setdefault(remote_id, _State())
+            state.failures += 1
+            many = state.failures >= _FAILURES_IN_A_ROW
+        if many:
+            self._rest(remote_id, error, _asked_for(error.headers) or _REST_AFTER_FAILURES)
+
+    def _rest(self, remote_id: str, error: UpstreamError, seconds: float) -> None:
+        with self._changed:
+            state = self._states.setdefault(remote_id, _State())
+            # A copy: the exception itself holds on to the frames of the request it ended.
+            state.error = _again(error)
+            state.until = self._clock() + seconds
+
+
+def _rest_after(waited: float) -> float:
+    return min(max(waited * _REST_PER_SECOND_WAITED, _SHORTEST_REST), _LONGEST_REST)
+
+
+def _again(error: UpstreamError) -> UpstreamError:
+    return type(error)(
+        error.message,
+        advice=error.advice,
+        status=error.status,
+        code=error.code,
+        headers=error.headers,
+    )
+
+
+def _asked_for(headers: Mapping[str, str]) -> float:
+    """Return the seconds after which a limiting Hub wants to be asked again, 0 if it does not
+    say."""
+    asked = headers.get("Retry-After", "")
+    if not asked.isdigit():
+        asked = headers.get("RateLimit", "").rpartition("t=")[2]
+    return min(float(asked), _LONGEST_REST) if asked.isascii() and asked.isdigit() else 0.0

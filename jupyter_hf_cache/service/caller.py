@@ -22,6 +22,9 @@ READS_OF_A_REPO = frozenset(
 )
 """The reads that a remote's stored token serves, and that an anonymous caller may make."""
 
+ANONYMOUS_IDENTITY = "anonymous"
+"""The identity of who sends no credential (see `SecretBox.identity`)."""
+
 
 class Asker(Protocol):
     """What the service needs to know of an entrance."""
@@ -60,7 +63,8 @@ class Caller:
         credential: what is sent upstream.
         identity: a keyed hash of it, or "anonymous".
         owner: a trusted caller on a single-user server.
-        public_only: whatever the credential opens, only public content is given out.
+        public_only: whatever the credential opens, only what anonymous callers may read is given
+            out.
         base: the endpoint as this client knows it, without a trailing slash.
     """
 
@@ -73,6 +77,15 @@ class Caller:
     public_only: bool
     base: str
 
+    @property
+    def scope(self) -> str:
+        """What the keys of verdicts and kept answers begin with."""
+        return self.remote.scope
+
+    def as_anonymous(self) -> Caller:
+        """Return the same caller without any credential."""
+        return replace(self, credential=ANONYMOUS, identity=ANONYMOUS_IDENTITY)
+
 
 def choose_credential(
     asker: Asker, distribution: Distribution, remote: Remote, kind: Kind, *, single_user: bool
@@ -83,9 +96,12 @@ def choose_credential(
     content. The remote's stored credential serves only reads of a repo, and only a trusted caller
     of a server that has one user, or everybody with entrance where the distribution says `shared`.
     """
+    if asker.via == "network":
+        # Who comes from anywhere reads what anybody may read, whatever they hold.
+        return ANONYMOUS
     if asker.bearer is not None:
         return Credential(asker.bearer, "caller")
-    if distribution.access == "public" or asker.via == "network" or kind not in READS_OF_A_REPO:
+    if distribution.access == "public" or kind not in READS_OF_A_REPO:
         return ANONYMOUS
     theirs = distribution.access == "shared" or (asker.kind == "trusted" and single_user)
     if theirs and has_credential(remote):
@@ -142,4 +158,5 @@ def identity_of(credential: Credential, remote: Remote, identity: IdentityOf) ->
     """Return the identity under which verdicts and metadata of this credential are kept."""
     if credential.source != "remote" or credential.token is not None:
         return identity(credential.token)
-    return identity("\n".join([remote.id, remote.username or "", remote.client_cert or ""]))
+    login = [remote.id, remote.username, remote.password, remote.client_cert]
+    return identity("\n".join(part or "" for part in login))

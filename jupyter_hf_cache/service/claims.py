@@ -49,6 +49,9 @@ class Claims:
     def put(self, origin_id: str, repo: RepoRef, file: str, claim: Claim) -> None:
         """Keep a claim."""
         key = _key(origin_id, repo, claim.commit, file)
+        with self._lock:
+            if self._memory.get(key) == claim:
+                return
         self._table.set(key, asdict(claim))
         self._remember(key, claim)
 

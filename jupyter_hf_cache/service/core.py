@@ -15,12 +15,14 @@ from dataclasses import replace
 
 from jupyter_hf_cache import __version__
 from jupyter_hf_cache.answers import Answer, BytesBody
-from jupyter_hf_cache.errors import NotFound, Refused, StorageError, UpstreamAnswer
+from jupyter_hf_cache.errors import NotFound, StorageError, UpstreamAnswer
 from jupyter_hf_cache.protocol.digests import Digest, Hasher, lfs_pointer
 from jupyter_hf_cache.protocol.paths import HubRequest, Kind, parse
+from jupyter_hf_cache.protocol.rewrite import lfs_batch_downloads
 from jupyter_hf_cache.service.bodies import Bodies
 from jupyter_hf_cache.service.breaker import Breaker
 from jupyter_hf_cache.service.caller import (
+    ANONYMOUS_IDENTITY,
     Asker,
     Caller,
     check_allowed,
@@ -28,6 +30,7 @@ from jupyter_hf_cache.service.caller import (
     identity_of,
     without_credentials,
 )
+from jupyter_hf_cache.service.changes import Changes
 from jupyter_hf_cache.service.claims import Claims
 from jupyter_hf_cache.service.files import Files
 from jupyter_hf_cache.service.forwarding import forward
@@ -42,7 +45,7 @@ from jupyter_hf_cache.storage.blobs import LocalBlobStore
 from jupyter_hf_cache.storage.budget import Budget, default_limit
 from jupyter_hf_cache.storage.config_store import ConfigStore
 from jupyter_hf_cache.storage.layout import check_layout
-from jupyter_hf_cache.storage.records import ANONYMOUS, Distribution, Remote
+from jupyter_hf_cache.storage.records import Distribution, Remote
 from jupyter_hf_cache.storage.secrets import SecretBox, load_key
 from jupyter_hf_cache.storage.state import StateTable
 from jupyter_hf_cache.upstream.client import UpstreamClient
@@ -122,6 +125,7 @@ class CacheService:
         self.revisions = Revisions(self._tables["repos"])
         self.listings = Listings(self._tables["repos"])
         self.breaker = Breaker()
+        self.changes = Changes()
         self.fills = Fills(
             self.store,
             self.budget,
@@ -145,6 +149,7 @@ class CacheService:
             bodies=self.bodies,
             usage=self.usage,
             breaker=self.breaker,
+            changes=self.changes,
             lifetimes=options.lifetimes,
             single_user=options.single_user,
             offline=options.offline,
@@ -155,6 +160,7 @@ class CacheService:
             rights=self.rights,
             usage=self.usage,
             breaker=self.breaker,
+            changes=self.changes,
             lifetimes=options.lifetimes,
             single_user=options.single_user,
             offline=options.offline,
@@ -222,20 +228,27 @@ class CacheService:
                 advice="Set HF_ENDPOINT to this address without the trailing slash.",
             )
         request = parse(method, rest, query)
+        if isinstance(body, bytes) and request.mints and lfs_batch_downloads(body):
+            request = replace(request, writes=False)
         check_allowed(asker, request, read_only=self.options.read_only)
         caller = self.caller(asker, distribution, request.kind)
         try:
+            if caller.public_only and caller.identity != ANONYMOUS_IDENTITY:
+                self._check_own_right(request, caller, headers, body)
+                caller = self._as_anonymous(caller)
             return self._dispatch(request, caller, headers, body)
         except UpstreamAnswer as refused:
             _name_the_refusal(refused, caller)
             raise
 
     def needs_body(self, method: str, path: str) -> bool:
-        """Return whether a request's body is read whole before it is answered (paths-info)."""
+        """Return whether a request's body is read whole before it is answered: the questions of
+        paths-info, and the LFS batch, of which only the body tells whether it writes."""
         if method != "POST":
             return False
         _, rest = self._distribution(path)
-        return parse(method, rest).kind is Kind.PATHS_INFO
+        request = parse(method, rest)
+        return request.kind is Kind.PATHS_INFO or request.path.endswith("/info/lfs/objects/batch")
 
     def _dispatch(
         self,
@@ -249,17 +262,16 @@ class CacheService:
         if request.kind is Kind.RAW:
             return self._raw(request, caller, headers)
         if request.kind in _JSON_KINDS:
-            self._check_public(request, caller, headers)
             data = body if isinstance(body, bytes) else b""
             return self.metadata.answer(request, caller, headers, data)
-        if caller.public_only:
-            raise Refused("From another host, this cache gives out public files and pages only.")
         if request.mints and request.repo is not None:
-            self._check_mint(request, caller, headers)
-        answer = forward(request, caller, headers, body)
-        if request.writes and request.repo is not None:
-            self.metadata.forget(caller, request.repo)
-        return answer
+            # It hands out URLs or tokens, so the right to content comes first.
+            self.files.check_right(caller, request.repo)
+        try:
+            return forward(request, caller, headers, body)
+        finally:
+            if request.writes:
+                self.changes.note(caller.scope, request.repo)
 
     def _raw(self, request: HubRequest, caller: Caller, headers: Mapping[str, str]) -> Answer:
         """Answer `raw`: the file as git has it, which for an LFS file is its pointer."""
@@ -280,24 +292,25 @@ class CacheService:
         }
         return Answer(200, answer, BytesBody(pointer) if request.method == "GET" else None, "hit")
 
-    def _check_public(
-        self, request: HubRequest, caller: Caller, headers: Mapping[str, str]
+    def _check_own_right(
+        self,
+        request: HubRequest,
+        caller: Caller,
+        headers: Mapping[str, str],
+        body: bytes | Iterable[bytes] | None,
     ) -> None:
-        """For callers from the network who bring a token: what they ask for must be public too."""
-        if caller.public_only and caller.identity != "anonymous":
-            publicly = replace(caller, credential=ANONYMOUS, identity="anonymous")
-            self.metadata.answer(replace(request, method="GET"), publicly, headers, b"").close()
+        """Where only public content is given out, a caller's own token opens nothing, but a wrong
+        one is refused all the same: nobody gets anonymous content for a bad token."""
+        if request.kind in (Kind.RESOLVE, Kind.RAW):
+            self.files.find(replace(request, method="HEAD"), caller, headers)
+        else:
+            data = body if isinstance(body, bytes) else b""
+            self.metadata.answer(request, caller, headers, data).close()
 
-    def _check_mint(self, request: HubRequest, caller: Caller, headers: Mapping[str, str]) -> None:
-        """A route that hands out URLs or tokens is asked for a repo this caller may see."""
-        info = HubRequest(
-            kind=Kind.INFO,
-            method="GET",
-            path=f"/api/{request.repo.type}/{request.repo.id}" if request.repo else "",
-            query="",
-            repo=request.repo,
+    def _as_anonymous(self, caller: Caller) -> Caller:
+        return replace(
+            caller.as_anonymous(), client=self.client(caller.remote, with_credentials=False)
         )
-        self.metadata.answer(info, caller, headers, b"").close()
 
     # -- who and where from
 
@@ -329,7 +342,7 @@ class CacheService:
             credential=credential,
             identity=identity_of(credential, remote, self.secrets.identity),
             owner=asker.kind == "trusted" and self.options.single_user,
-            public_only=asker.via == "network",
+            public_only=distribution.access == "public" and kind is not Kind.FORWARD,
             base=asker.base.rstrip("/") + "/" + distribution.base_path,
         )
 
@@ -348,19 +361,19 @@ class CacheService:
         return client
 
     def _remote_changed(self, before: Remote, after: Remote) -> None:
-        """A changed URL or credential ends every verdict that was learnt with the old one."""
+        """Verdicts are kept by URL and credential, so those of another one are not found. Only
+        extra headers may say who asks without being part of either."""
         self.breaker.forget(after.id)
-        self.rights.forget_remote(after.id)
-        if before.upstream_url != after.upstream_url:
-            self.revisions.forget(after.id)
-            self.listings.forget(f"listing/{after.id}/")
+        if before.headers != after.headers:
+            self.rights.forget_all(before.scope)
+            self.rights.forget_all(after.scope)
 
 
 def _name_the_refusal(refused: UpstreamAnswer, caller: Caller) -> None:
     """Add the code that the Hub leaves out when it refuses an anonymous caller.
 
-    huggingface_hub tells a missing repo from any other 401 by the address, and only by an https one.
-    A refused token stays without a code.
+    huggingface_hub tells a missing repo from any other 401 by the address, and only by an https
+    one. A refused token stays without a code.
     """
-    if refused.status == 401 and refused.code is None and caller.credential.token is None:
+    if refused.status == 401 and refused.code is None and caller.identity == ANONYMOUS_IDENTITY:
         refused.code = "RepoNotFound"

@@ -1,8 +1,9 @@
 """Reads of files: resolve.
 
-Responsible for: one read of repo@revision:file from question to answer: what is known, whether the
-upstream has to be asked, the right to read before everything, and where the bytes come from.
-Not responsible for: JSON answers (`service.metadata`), raw (`service.raw`), or sending.
+Responsible for: one read of repo@revision:file from question to answer: the right to read before
+everything, what is known, whether the upstream has to be asked, and what is said when it cannot be.
+Not responsible for: JSON answers (`service.metadata`), where bytes come from (`service.bodies`), or
+sending.
 """
 
 from __future__ import annotations
@@ -21,28 +22,33 @@ from jupyter_hf_cache.errors import (
     UpstreamUnreachable,
 )
 from jupyter_hf_cache.protocol.digests import Digest
-from jupyter_hf_cache.protocol.paths import HubRequest, is_commit
+from jupyter_hf_cache.protocol.paths import HubRequest, api_path, is_commit
 from jupyter_hf_cache.service.bodies import Bodies
 from jupyter_hf_cache.service.breaker import Breaker
 from jupyter_hf_cache.service.caller import Caller
+from jupyter_hf_cache.service.changes import Changes
 from jupyter_hf_cache.service.claims import Claims
 from jupyter_hf_cache.service.heads import missing_file, wants_fresh
+from jupyter_hf_cache.service.negatives import Negatives
 from jupyter_hf_cache.service.revisions import Revisions
 from jupyter_hf_cache.service.usage import Usage
 from jupyter_hf_cache.storage.blobs import BlobId, LocalBlobStore
-from jupyter_hf_cache.storage.records import ANONYMOUS, Claim, RepoRef, Revision, Verdict
+from jupyter_hf_cache.storage.records import Claim, RepoRef, Revision, Verdict
 from jupyter_hf_cache.upstream.flight import SingleFlight
-from jupyter_hf_cache.upstream.lookup import Look, look_up
+from jupyter_hf_cache.upstream.lookup import METADATA_TIMEOUT, Look, look_up, refusal
 from jupyter_hf_cache.upstream.policy import (
     Action,
     Known,
     Lifetimes,
+    is_fresh,
     plan,
     plan_without_upstream,
 )
-from jupyter_hf_cache.upstream.rights import Rights
+from jupyter_hf_cache.upstream.rights import Rights, Subject, decide_read, decide_read_unasked
 
 logger = logging.getLogger(__name__)
+
+_DOWNLOAD_COUNTER = "X-HF-Download-Counter"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,18 @@ class Found:
 
     claim: Claim
     stale: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """One read of a file."""
+
+    repo: RepoRef
+    revision: str
+    file: str
+    want_body: bool
+    want_fresh: bool
+    headers: Mapping[str, str]
 
 
 class Files:
@@ -66,6 +84,7 @@ class Files:
         bodies: Bodies,
         usage: Usage,
         breaker: Breaker,
+        changes: Changes,
         lifetimes: Lifetimes,
         single_user: bool,
         offline: bool,
@@ -77,10 +96,12 @@ class Files:
         self._bodies = bodies
         self._usage = usage
         self._breaker = breaker
+        self._changes = changes
         self._lifetimes = lifetimes
         self._single_user = single_user
         self._offline = offline
         self._flight = SingleFlight()
+        self._negatives = Negatives(lifetimes.negative)
 
     def answer(self, request: HubRequest, caller: Caller, headers: Mapping[str, str]) -> Answer:
         """Answer GET or HEAD of a file.
@@ -102,35 +123,47 @@ class Files:
         Raises:
             HfCacheError: the upstream's refusal, or why nobody could be asked.
         """
-        repo, revision, file = _parts(request)
-        now = time.time()
-        known = self._known(caller, repo, revision, file, want_body=request.method == "GET")
-        action = plan(known, self._lifetimes, now, offline=self._offline)
-        if action in (Action.SERVE, Action.FETCH) and not wants_fresh(headers):
-            self._usage.saved_call()
-            return Found(_claim_of(known))
-        if not self._offline:
-            try:
-                return Found(self._ask(caller, repo, revision, file, known))
-            except UpstreamError as error:
-                return self._without_upstream(caller, known, now, error)
-        return self._without_upstream(
-            caller, known, now, UpstreamUnreachable("This cache is offline.")
-        )
+        question = _question(request, headers)
+        try:
+            if self._offline:
+                raise UpstreamUnreachable("This cache is offline.")
+            known = self._known(question, caller)
+            if not question.want_fresh and (claim := self._sufficient(question, caller, known)):
+                self._usage.saved_call()
+                return Found(claim)
+            return Found(self._ask(question, caller, known))
+        except UpstreamError as error:
+            return self._without_upstream(question, caller, error)
 
-    def _known(
-        self, caller: Caller, repo: RepoRef, revision: str, file: str, *, want_body: bool
-    ) -> Known:
+    def check_right(self, caller: Caller, repo: RepoRef) -> None:
+        """Establish the right to read the files of a repo where no file is asked for.
+
+        Raises:
+            HfCacheError: the upstream's refusal, or why nobody could be asked.
+        """
+        if self._may_read(caller, repo, time.time()):
+            return
+        key = (caller.scope, caller.identity, repo)
+        self._flight.do(key, lambda: self._ask_for_the_right(caller, repo))
+
+    # -- what is known
+
+    def _known(self, question: _Question, caller: Caller, *, look_for_bytes: bool = False) -> Known:
+        repo, revision = question.repo, question.revision
         pinned = is_commit(revision)
         pointer = None if pinned else self._revisions.get(caller, repo, revision)
         commit = revision if pinned else (pointer.commit if pointer else None)
-        claim = self._claims.get(caller.remote.origin_id, repo, commit, file) if commit else None
+        claim = None
+        if commit is not None:
+            claim = self._claims.get(caller.remote.origin_id, repo, commit, question.file)
         return Known(
             pinned=pinned,
             revision=pointer,
-            verdict=self._verdict(caller, repo),
             claim=claim,
-            kept=claim is not None and (not want_body or claim.absent or self._kept(caller, claim)),
+            kept=claim is not None
+            and (question.want_body or look_for_bytes)
+            and (claim.absent or self._kept(caller, claim)),
+            changed=self._changes.last(caller.scope, repo),
         )
 
     def _kept(self, caller: Caller, claim: Claim) -> bool:
@@ -139,61 +172,143 @@ class Files:
             return False
         return self._store.size_of(BlobId.of(digest, caller.remote.origin_id)) is not None
 
-    def _verdict(self, caller: Caller, repo: RepoRef) -> Verdict | None:
-        verdict = self._rights.verdict(caller.remote.id, caller.identity, repo)
-        if caller.public_only and caller.identity != "anonymous" and verdict is not None:
-            public = self._rights.verdict(caller.remote.id, "anonymous", repo)
-            return public if public is not None and public.public else None
-        return verdict
+    def _may_read(self, caller: Caller, repo: RepoRef, now: float) -> bool:
+        verdict = self._rights.verdict(caller.scope, caller.identity, repo)
+        return decide_read(verdict, self._lifetimes, now)
+
+    def _sufficient(self, question: _Question, caller: Caller, known: Known) -> Claim | None:
+        """Return the claim if nobody has to be asked before it is used.
+
+        Raises:
+            UpstreamError: the bytes are missing and the upstream could not answer a moment ago.
+        """
+        now = time.time()
+        action = plan(
+            known,
+            self._lifetimes,
+            now,
+            may_read=self._may_read(caller, question.repo, now),
+            want_body=question.want_body,
+        )
+        if action is Action.FETCH:
+            self._breaker.check(caller.remote.id)
+        return known.claim if action in (Action.SERVE, Action.FETCH) else None
 
     # -- asking
 
-    def _ask(self, caller: Caller, repo: RepoRef, revision: str, file: str, known: Known) -> Claim:
+    def _ask(self, question: _Question, caller: Caller, known: Known) -> Claim:
         """Ask the upstream with the caller's own credential; keep what it says."""
+        repo, now = question.repo, time.time()
         pointer = known.revision
-        fresh = pointer is not None and time.time() - pointer.checked < self._lifetimes.revision
-        # While a branch is known well enough, all its files are asked for at that one commit.
-        asked = pointer.commit if pointer is not None and fresh else revision
-        key = (caller.remote.id, caller.identity, repo, asked, file)
-        look = self._flight.do(key, lambda: self._look(caller, repo, asked, file))
-        if caller.public_only and caller.identity != "anonymous":
-            self._ask_publicly(caller, repo, look.claim.commit, file)
-        if asked == revision and not is_commit(revision):
-            self._revisions.put(caller, repo, revision, Revision(look.claim.commit, time.time()))
+        asked = question.revision
+        if (
+            pointer is not None
+            and not question.want_fresh
+            and is_fresh(pointer, self._lifetimes.revision, now, known.changed)
+        ):
+            # While a branch is known well enough, all its files are asked for at that one commit.
+            asked = pointer.commit
+        identity = (caller.scope, caller.identity, repo)
+        if known.claim is not None and not known.claim.absent and is_commit(asked):
+            # Only the right has aged, and it is the same for all files: one question is enough.
+            self._flight.do((*identity, asked), lambda: self._look(question, caller, asked))
+            if self._may_read(caller, repo, time.time()):
+                return known.claim
+        key = (*identity, asked, question.file)
+        if refused := self._negatives.find(key, known.changed):
+            raise refused
+        return self._flight.do(key, lambda: self._find_out(key, question, caller, asked))
+
+    def _find_out(
+        self,
+        key: tuple[str, str, RepoRef, str, str],
+        question: _Question,
+        caller: Caller,
+        asked: str,
+    ) -> Claim:
+        if not question.want_fresh:
+            # An equal question may have been answered between a look at what is known and here.
+            claim = self._sufficient(question, caller, self._known(question, caller))
+            if claim is not None:
+                return claim
+        try:
+            look = self._look(question, caller, asked)
+        except UpstreamAnswer as refused:
+            self._negatives.note(key, refused)
+            raise
+        if not is_commit(asked):
+            pointer = Revision(look.claim.commit, time.time())
+            self._revisions.put(caller, question.repo, asked, pointer)
         return look.claim
 
-    def _look(self, caller: Caller, repo: RepoRef, revision: str, file: str) -> Look:
+    def _look(self, question: _Question, caller: Caller, revision: str) -> Look:
+        repo = question.repo
+        counter = question.headers.get(_DOWNLOAD_COUNTER, "")
+        # The Hub counts downloads by this header, which clients send with theirs.
+        headers = {_DOWNLOAD_COUNTER: counter} if counter.isascii() and counter.isalnum() else {}
         try:
             with self._breaker.asking(caller.remote.id):
-                look = look_up(caller.client, caller.credential, repo, revision, file)
+                look = look_up(
+                    caller.client, caller.credential, repo, revision, question.file, headers
+                )
         except UpstreamAnswer as refused:
-            if refused.status in (401, 403, 404):
-                self._rights.revoke(caller.remote.id, caller.identity, repo)
+            self._note_refusal(caller, repo, refused)
             raise
         if look.readable:
-            public = caller.credential.token is None and caller.credential.source == "none"
-            verdict = Verdict(content=True, public=public, checked=time.time())
-            self._rights.grant(caller.remote.id, caller.identity, repo, verdict)
-        self._claims.put(caller.remote.origin_id, repo, file, look.claim)
+            self._grant(caller, repo)
+        self._claims.put(caller.remote.origin_id, repo, question.file, look.claim)
         return look
 
-    def _ask_publicly(self, caller: Caller, repo: RepoRef, commit: str, file: str) -> None:
-        """For callers from the network: the content must be public, whatever their token opens."""
-        look = look_up(caller.client, ANONYMOUS, repo, commit, file)
-        if look.readable:
-            verdict = Verdict(content=True, public=True, checked=time.time())
-            self._rights.grant(caller.remote.id, "anonymous", repo, verdict)
+    def _ask_for_the_right(self, caller: Caller, repo: RepoRef) -> None:
+        try:
+            with (
+                self._breaker.asking(caller.remote.id),
+                caller.client.request(
+                    "GET",
+                    api_path(repo, "auth-check"),
+                    credential=caller.credential,
+                    follow="same-origin",
+                    read_timeout=METADATA_TIMEOUT,
+                ) as response,
+            ):
+                if response.status >= 300:
+                    raise refusal(response)
+        except UpstreamAnswer as refused:
+            self._note_refusal(caller, repo, refused)
+            raise
+        self._grant(caller, repo)
 
-    def _without_upstream(
-        self, caller: Caller, known: Known, now: float, error: UpstreamError
-    ) -> Found:
+    def _grant(self, caller: Caller, repo: RepoRef) -> None:
+        public = caller.credential.token is None and caller.credential.source == "none"
+        verdict = Verdict(content=True, public=public, checked=time.time())
+        self._rights.grant(caller.scope, caller.identity, repo, verdict)
+
+    def _note_refusal(self, caller: Caller, repo: RepoRef, refused: UpstreamAnswer) -> None:
+        """What is refused about the repo ends the right; a missing revision says nothing of it."""
+        if refused.code in ("RevisionNotFound", "EntryNotFound"):
+            return
+        # The page of a gated repo stays open to all.
+        gone = refused.status in (401, 404) and refused.code != "GatedRepo"
+        subjects = tuple(Subject) if gone else (Subject.FILES,)
+        self._rights.revoke(caller.scope, caller.identity, repo, *subjects)
+
+    # -- not asking
+
+    def _without_upstream(self, question: _Question, caller: Caller, error: UpstreamError) -> Found:
         """Fall back on what is kept, or say why that is not possible."""
-        action = plan_without_upstream(
-            known, self._lifetimes, now, single_user=self._single_user, owner=caller.owner
+        known = self._known(question, caller, look_for_bytes=True)
+        verdict = self._rights.verdict(caller.scope, caller.identity, question.repo)
+        may_read = decide_read_unasked(
+            verdict,
+            self._lifetimes,
+            time.time(),
+            single_user=self._single_user,
+            owner=caller.owner,
         )
-        if action is Action.SERVE:
+        action = plan_without_upstream(known, may_read=may_read)
+        if action is Action.SERVE and known.claim is not None:
             logger.info("serving what is kept: %s", error.message)
-            return Found(_claim_of(known), stale=error.message)
+            return Found(known.claim, stale=error.message)
         raise final(error)
 
 
@@ -210,13 +325,14 @@ def final(error: UpstreamError) -> HfCacheError:
     )
 
 
-def _parts(request: HubRequest) -> tuple[RepoRef, str, str]:
+def _question(request: HubRequest, headers: Mapping[str, str]) -> _Question:
     if request.repo is None or request.revision is None or not request.file:
         raise NotFound("This address names no file.")
-    return request.repo, request.revision, request.file
-
-
-def _claim_of(known: Known) -> Claim:
-    if known.claim is None:
-        raise RuntimeError("a plan to serve without a claim")
-    return known.claim
+    return _Question(
+        request.repo,
+        request.revision,
+        request.file,
+        want_body=request.method == "GET",
+        want_fresh=wants_fresh(headers),
+        headers=headers,
+    )

@@ -100,7 +100,7 @@ def _json_answer(
     response.close()
     try:
         parsed: Any = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         if response.status >= 400:
             return _bytes_answer(response.status, headers, data)
         raise UpstreamError("The upstream announced JSON and sent something else.") from error

@@ -142,7 +142,7 @@ class Inventory:
 
     def _add_marks(self, kept: KeptRepo, remote: Remote, repo: RepoRef) -> None:
         """Note what the Hub said last about who may read the repo."""
-        if self._service.rights.public_somewhere(remote.id, repo):
+        if self._service.rights.public_somewhere(remote.scope, repo):
             kept.private, kept.gated = False, False
 
     def delete(self, repo: RepoRef, *, dry_run: bool) -> Deletion:

@@ -1,7 +1,7 @@
 """Reads of JSON: repo info, trees, paths-info, refs, commits and lists.
 
-Responsible for: how long each holds, resolving a moving ref to a commit before a tree is asked
-for, the right to see it, and what is said when the upstream cannot be asked.
+Responsible for: the right to see each, how long it holds, resolving a moving ref to a commit before
+a tree is asked for, and what is said when the upstream cannot be asked.
 Not responsible for: files (`service.files`), or fetching and keeping one answer
 (`upstream.listings`).
 """
@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import threading
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from urllib.parse import parse_qsl
 
 from jupyter_hf_cache.answers import Answer, BytesBody
@@ -21,22 +21,27 @@ from jupyter_hf_cache.protocol.headers import forward_request_headers
 from jupyter_hf_cache.protocol.paths import HubRequest, Kind, api_path, is_commit
 from jupyter_hf_cache.protocol.rewrite import rewrite_link
 from jupyter_hf_cache.service.breaker import Breaker
-from jupyter_hf_cache.service.caller import Caller
+from jupyter_hf_cache.service.caller import ANONYMOUS_IDENTITY, Caller
+from jupyter_hf_cache.service.changes import Changes
 from jupyter_hf_cache.service.files import final
 from jupyter_hf_cache.service.heads import wants_fresh, warning
+from jupyter_hf_cache.service.negatives import Negatives
 from jupyter_hf_cache.service.revisions import Revisions
 from jupyter_hf_cache.service.usage import Usage
 from jupyter_hf_cache.storage.records import RepoRef, Revision, Verdict
 from jupyter_hf_cache.upstream.flight import SingleFlight
 from jupyter_hf_cache.upstream.listings import Listing, Listings, fetch_listing, listing_key
-from jupyter_hf_cache.upstream.policy import Lifetimes, is_fresh, verdict_holds
-from jupyter_hf_cache.upstream.rights import Rights
+from jupyter_hf_cache.upstream.policy import Lifetimes, is_fresh
+from jupyter_hf_cache.upstream.rights import Rights, Subject, decide_read, decide_read_unasked
 
 logger = logging.getLogger(__name__)
 
 _FOR_EVER = float("inf")
 _JSON = "application/json; charset=utf-8"
 _ACCEPT = {"Accept": "application/json"}
+# Questions of which there is no end: only the latest answers are kept.
+_ENDLESS = frozenset({Kind.LIST, Kind.PATHS_INFO, Kind.COMMITS})
+_USUAL_FIELDS = frozenset({"recursive", "expand", "limit", "cursor", "blobs", "securityStatus"})
 
 
 class Metadata:
@@ -50,6 +55,7 @@ class Metadata:
         rights: Rights,
         usage: Usage,
         breaker: Breaker,
+        changes: Changes,
         lifetimes: Lifetimes,
         single_user: bool,
         offline: bool,
@@ -59,13 +65,12 @@ class Metadata:
         self._rights = rights
         self._usage = usage
         self._breaker = breaker
+        self._changes = changes
         self._lifetimes = lifetimes
         self._single_user = single_user
         self._offline = offline
         self._flight = SingleFlight()
-        self._lock = threading.Lock()
-        self._seen: dict[tuple[str, str, RepoRef | None], float] = {}
-        self._negative: dict[str, tuple[float, UpstreamAnswer]] = {}
+        self._negatives = Negatives(lifetimes.negative)
 
     def answer(
         self, request: HubRequest, caller: Caller, headers: Mapping[str, str], body: bytes
@@ -75,56 +80,40 @@ class Metadata:
         Raises:
             HfCacheError: the upstream's refusal, or why nobody could be asked.
         """
+        old = ""
         if request.kind in (Kind.TREE, Kind.PATHS_INFO) and request.revision is not None:
-            request = self._at_commit(request, caller, headers)
+            request, old = self._at_commit(request, caller, headers)
         listing, stale = self._read(request, caller, headers, body)
         _raise_if_refused(listing)
-        return _answer(listing, request, caller, stale)
-
-    def forget(self, caller: Caller, repo: RepoRef) -> None:
-        """Forget what moves about a repo: the caller just changed it through us."""
-        self._listings.forget(
-            listing_key(caller.remote.id, caller.identity, repo.type, repo.id) + "/"
-        )
-        self._revisions.forget(caller.remote.id, repo)
-        with self._lock:
-            self._negative.clear()
+        return _answer(listing, request, caller, stale or old)
 
     # -- moving refs
 
     def _at_commit(
         self, request: HubRequest, caller: Caller, headers: Mapping[str, str]
-    ) -> HubRequest:
-        """Return the same question at the commit that its revision points at now."""
+    ) -> tuple[HubRequest, str]:
+        """Return the same question at the commit that its revision points at now and, when that is
+        stale, why.
+
+        Without this, the pages of one listing could straddle a push.
+        """
         repo, revision = _repo(request), request.revision or "main"
         if is_commit(revision):
-            return request
+            return request, ""
         pointer = self._revisions.get(caller, repo, revision)
-        if not is_fresh(pointer, self._lifetimes.revision, time.time()) or wants_fresh(headers):
-            info = HubRequest(
-                kind=Kind.INFO,
-                method="GET",
-                path=api_path(repo, "revision", revision),
-                query="",
-                repo=repo,
-                revision=revision,
-            )
-            listing, _ = self._read(info, caller, headers, b"")
+        changed = self._changes.last(caller.scope, repo)
+        fresh = is_fresh(pointer, self._lifetimes.revision, time.time(), changed)
+        stale = ""
+        if pointer is not None and fresh and not wants_fresh(headers):
+            commit = pointer.commit
+        else:
+            listing, stale = self._read(_page_of(repo, revision), caller, headers, b"")
             if listing.commit is None:
                 raise UpstreamError("The upstream's repo info names no commit.")
             commit = listing.commit
-        else:
-            commit = pointer.commit if pointer is not None else revision
         verb = "tree" if request.kind is Kind.TREE else "paths-info"
-        return HubRequest(
-            kind=request.kind,
-            method=request.method,
-            path=api_path(repo, verb, commit, request.file or ""),
-            query=request.query,
-            repo=repo,
-            revision=commit,
-            file=request.file,
-        )
+        path = api_path(repo, verb, commit, request.file or "")
+        return replace(request, path=path, revision=commit), stale
 
     # -- reading
 
@@ -134,36 +123,39 @@ class Metadata:
         """Return a listing and, when it is stale, why."""
         key = _key(request, caller, headers, body)
         known = self._listings.get(key)
-        now = time.time()
-        if (
-            known is not None
-            and not wants_fresh(headers)
-            and self._holds(request, caller, known, now)
-        ):
-            self._usage.saved_call()
-            return known, ""
-        if known is None and (refused := self._refused(key)) is not None:
-            raise refused
+        fresh = wants_fresh(headers)
         try:
             if self._offline:
                 raise UpstreamUnreachable("This cache is offline.")
-            if known is not None and self._lifetime(request) == _FOR_EVER:
-                self._ask_for_the_right(request, caller, headers)
+            if known is not None and not fresh and self._holds(request, caller, known):
+                self._usage.saved_call()
                 return known, ""
+            if known is not None and self._renewed(request, caller, headers):
+                return known, ""
+            refused = self._negatives.find(key, self._changes.last(caller.scope, request.repo))
+            if refused is not None and not fresh:
+                raise refused
             return self._flight.do(
-                key, lambda: self._fetch(key, request, caller, headers, body)
+                key, lambda: self._find_out(key, request, caller, headers, body)
             ), ""
         except UpstreamError as error:
-            if known is not None and self._holds_without_upstream(caller, known, now):
+            if known is not None and self._holds_unasked(request, caller, known):
                 logger.info("serving a kept listing: %s", error.message)
                 return known, error.message
             raise final(error) from error
 
-    def _holds(self, request: HubRequest, caller: Caller, known: Listing, now: float) -> bool:
+    def _holds(self, request: HubRequest, caller: Caller, known: Listing) -> bool:
+        """Return whether a kept listing may be shown, and is fresh enough, without asking."""
+        now = time.time()
         lifetime = self._lifetime(request)
         if lifetime == _FOR_EVER:
-            return self._seen_lately(request, caller, now)
-        if now - known.fetched >= lifetime:
+            return self._may_list(request, caller, now)
+        if request.repo is not None:
+            # The right to see it was learnt with it.
+            lifetime = min(lifetime, self._lifetimes.access)
+        if not 0 <= now - known.fetched < lifetime:
+            return False
+        if known.fetched <= self._changes.last(caller.scope, request.repo):
             return False
         if request.kind is not Kind.INFO or known.commit is None or request.repo is None:
             return True
@@ -182,32 +174,50 @@ class Metadata:
             return _FOR_EVER
         return self._lifetimes.metadata
 
-    def _seen_lately(self, request: HubRequest, caller: Caller, now: float) -> bool:
-        """Return whether this identity was shown something of the repo within the access
-        lifetime."""
-        seen = self._seen.get((caller.remote.id, caller.identity, request.repo), 0.0)
-        if 0 <= now - seen < self._lifetimes.access:
-            return True
-        if request.repo is None:
-            return False
-        verdict = self._rights.verdict(caller.remote.id, caller.identity, request.repo)
-        return verdict is not None and 0 <= now - verdict.checked < self._lifetimes.access
+    def _may_list(self, request: HubRequest, caller: Caller, now: float) -> bool:
+        verdicts = self._verdicts(request, caller)
+        return any(decide_read(verdict, self._lifetimes, now) for verdict in verdicts)
 
-    def _ask_for_the_right(
-        self, request: HubRequest, caller: Caller, headers: Mapping[str, str]
-    ) -> None:
-        """Ask whether this identity may still see the repo, by asking for its page."""
+    def _verdicts(self, request: HubRequest, caller: Caller) -> list[Verdict]:
+        """What the upstream said of this identity's right to this kind of page. Who may read the
+        files of a repo may see its pages."""
         repo = _repo(request)
-        info = HubRequest(
-            kind=Kind.INFO,
-            method="GET",
-            path=api_path(repo, "revision", request.revision),
-            query="",
-            repo=repo,
-            revision=request.revision,
-        )
+        files = self._rights.verdict(caller.scope, caller.identity, repo)
+        page = self._rights.verdict(caller.scope, caller.identity, repo, Subject.PAGES)
+        if page is not None and request.kind is Kind.INFO:
+            # "No content" is said of a gated repo, whose own page is open.
+            page = replace(page, content=True)
+        return [verdict for verdict in (files, page) if verdict is not None]
+
+    def _renewed(self, request: HubRequest, caller: Caller, headers: Mapping[str, str]) -> bool:
+        """Ask whether this identity may still see what never changes, by asking for the repo's
+        page; False when that does not tell, or when the listing itself may have changed."""
+        if self._lifetime(request) != _FOR_EVER:
+            return False
+        page = self._rights.verdict(caller.scope, caller.identity, _repo(request), Subject.PAGES)
+        if page is not None and 0 <= time.time() - page.checked < self._lifetimes.access:
+            return self._may_list(request, caller, time.time())
+        info = _page_of(_repo(request), request.revision)
         key = _key(info, caller, headers, b"")
         self._flight.do(key, lambda: self._fetch(key, info, caller, headers, b""))
+        return self._may_list(request, caller, time.time())
+
+    # -- asking
+
+    def _find_out(
+        self,
+        key: str,
+        request: HubRequest,
+        caller: Caller,
+        headers: Mapping[str, str],
+        body: bytes,
+    ) -> Listing:
+        if not wants_fresh(headers):
+            # An equal question may have been answered between a look at what is known and here.
+            known = self._listings.get(key)
+            if known is not None and self._holds(request, caller, known):
+                return known
+        return self._fetch(key, request, caller, headers, body)
 
     def _fetch(
         self,
@@ -232,54 +242,70 @@ class Metadata:
         except UpstreamAnswer as refused:
             self._note_refusal(key, request, caller, refused)
             raise
-        self._note_answer(request, caller, listing)
+        self._note_right(request, caller, listing)
+        if request.kind is Kind.INFO and request.repo is not None and listing.commit is not None:
+            revision = request.revision or "main"
+            if not is_commit(revision):
+                pointer = Revision(listing.commit, time.time())
+                self._revisions.put(caller, request.repo, revision, pointer)
         self._listings.put(key, listing)
         self._usage.miss()
         return listing
 
-    def _note_answer(self, request: HubRequest, caller: Caller, listing: Listing) -> None:
-        now = time.time()
-        if request.repo is None:
+    def _note_right(self, request: HubRequest, caller: Caller, listing: Listing) -> None:
+        """Keep what an answer proves: that this identity may see this kind of page."""
+        repo, now = request.repo, time.time()
+        if repo is None:
             return
-        self._seen[(caller.remote.id, caller.identity, request.repo)] = now
+        scope, identity = caller.scope, caller.identity
+        before = self._rights.verdict(scope, identity, repo, Subject.PAGES)
+        public = identity == ANONYMOUS_IDENTITY or listing.public
         if request.kind is not Kind.INFO:
+            public = public or (before is not None and before.public)
+            page = Verdict(content=True, public=public, checked=now)
+            self._rights.grant(scope, identity, repo, page, Subject.PAGES)
             return
-        if listing.open:
+        if listing.restricted is None:
+            page = before or Verdict(content=False, public=public, checked=now)
+            self._rights.grant(scope, identity, repo, replace(page, checked=now), Subject.PAGES)
+        elif not (listing.restricted and decide_read(before, self._lifetimes, now)):
+            page = Verdict(content=not listing.restricted, public=public, checked=now)
+            self._rights.grant(scope, identity, repo, page, Subject.PAGES)
+        if listing.public and listing.restricted is False:
             verdict = Verdict(content=True, public=True, checked=now)
-            self._rights.grant(caller.remote.id, caller.identity, request.repo, verdict)
-        revision = request.revision or "main"
-        if listing.commit is not None and not is_commit(revision):
-            self._revisions.put(caller, request.repo, revision, Revision(listing.commit, now))
+            self._rights.grant(scope, identity, repo, verdict)
 
     def _note_refusal(
         self, key: str, request: HubRequest, caller: Caller, refused: UpstreamAnswer
     ) -> None:
-        if request.repo is not None and refused.code in (None, "RepoNotFound", "GatedRepo"):
-            self._listings.forget(
-                listing_key(caller.remote.id, caller.identity, request.repo.type, request.repo.id)
-                + "/"
-            )
-            self._rights.revoke(caller.remote.id, caller.identity, request.repo)
-            self._seen.pop((caller.remote.id, caller.identity, request.repo), None)
         if refused.code == "EntryNotFound" and is_commit(request.revision or ""):
             # A commit never gains a path, and clients ask for optional ones also when the Hub is
             # down.
             self._listings.put(key, _refused_listing(refused))
-        elif refused.status == 404:
-            with self._lock:
-                if len(self._negative) > 10_000:
-                    self._negative.clear()
-                self._negative[key] = (time.time() + self._lifetimes.negative, refused)
+            return
+        if request.repo is not None and refused.code not in ("EntryNotFound", "RevisionNotFound"):
+            gated = refused.code == "GatedRepo"
+            subjects = (Subject.FILES,) if gated and request.kind is Kind.INFO else tuple(Subject)
+            self._rights.revoke(caller.scope, caller.identity, request.repo, *subjects)
+        self._negatives.note(key, refused)
 
-    def _refused(self, key: str) -> UpstreamAnswer | None:
-        until, refused = self._negative.get(key, (0.0, None))
-        return refused if refused is not None and time.time() < until else None
+    # -- not asking
 
-    def _holds_without_upstream(self, caller: Caller, known: Listing, now: float) -> bool:
-        public = caller.identity == "anonymous" or known.extra.get("private") is False
-        verdict = Verdict(content=True, public=public, checked=known.fetched)
-        return verdict_holds(
-            verdict, self._lifetimes, now, single_user=self._single_user, owner=caller.owner
+    def _holds_unasked(self, request: HubRequest, caller: Caller, known: Listing) -> bool:
+        if request.repo is None:
+            public = caller.identity == ANONYMOUS_IDENTITY
+            verdicts = [Verdict(content=True, public=public, checked=known.fetched)]
+        else:
+            verdicts = self._verdicts(request, caller)
+        return any(
+            decide_read_unasked(
+                verdict,
+                self._lifetimes,
+                time.time(),
+                single_user=self._single_user,
+                owner=caller.owner,
+            )
+            for verdict in verdicts
         )
 
 
@@ -331,7 +357,21 @@ def _key(request: HubRequest, caller: Caller, headers: Mapping[str, str], body: 
         kind = headers.get("Content-Type", "")
         what.append(hashlib.sha256(kind.encode() + b"\0" + body).hexdigest())
     repo = [request.repo.type, request.repo.id] if request.repo is not None else ["-", "-"]
-    return listing_key(caller.remote.id, caller.identity, *repo, *what)
+    fields = {name for name, _ in parse_qsl(request.query, keep_blank_values=True)}
+    passing = request.kind in _ENDLESS or not fields <= _USUAL_FIELDS
+    return listing_key(caller.scope, caller.identity, *repo, *what, passing=passing)
+
+
+def _page_of(repo: RepoRef, revision: str | None) -> HubRequest:
+    """The question for a repo's page at a revision."""
+    return HubRequest(
+        kind=Kind.INFO,
+        method="GET",
+        path=api_path(repo, "revision", revision),
+        query="",
+        repo=repo,
+        revision=revision,
+    )
 
 
 def _without_conditions(headers: dict[str, str]) -> dict[str, str]:

@@ -16,6 +16,9 @@ from jupyter_hf_cache.storage.records import RepoRef, Revision
 from jupyter_hf_cache.storage.state import StateTable, key_of
 
 _IN_MEMORY = 10_000
+# A ref that did not move is written again only when its row is this old: the row serves other
+# processes and the time after a restart.
+_REWRITE_SECONDS = 15.0
 
 
 class Revisions:
@@ -25,6 +28,7 @@ class Revisions:
         self._table = table
         self._lock = threading.Lock()
         self._memory: OrderedDict[str, Revision] = OrderedDict()
+        self._written: dict[str, Revision] = {}
 
     def get(self, caller: Caller, repo: RepoRef, revision: str) -> Revision | None:
         """Return what `revision` pointed at when this identity asked last."""
@@ -42,30 +46,28 @@ class Revisions:
     def put(self, caller: Caller, repo: RepoRef, revision: str, record: Revision) -> None:
         """Keep what the upstream just said."""
         key = self._key(caller, repo, revision)
-        self._table.set(key, asdict(record))
-        self._remember(key, record)
-
-    def forget(self, remote_id: str, repo: RepoRef | None = None) -> None:
-        """Forget refs of one repo, or of a whole remote, for every identity."""
-        for key, _ in list(self._table.items(key_of("revision", remote_id) + "/")):
-            if repo is None or key.split("/")[3:5] == key_of(repo.type, repo.id).split("/"):
-                self._table.delete(key)
         with self._lock:
-            self._memory.clear()
+            written = self._written.get(key)
+        age = record.checked - written.checked if written is not None else _REWRITE_SECONDS
+        self._remember(key, record)
+        if written is None or written.commit != record.commit or age >= _REWRITE_SECONDS:
+            self._table.set(key, asdict(record))
+            with self._lock:
+                self._written[key] = record
 
     def all(self) -> Iterator[tuple[str, str, str, str]]:
-        """Yield (remote_id, "type/id" as kept in keys, revision, commit) for every identity's
-        refs."""
+        """Yield (scope, "type/id" as kept in keys, revision, commit) for every identity's refs."""
         for key, row in self._table.items("revision/"):
-            _, remote_id, _, repo_type, repo_id, revision = key.split("/")
-            yield remote_id, f"{repo_type}/{repo_id}", revision, row["commit"]
+            _, scope, _, repo_type, repo_id, revision = key.split("/")
+            yield scope, f"{repo_type}/{repo_id}", revision, row["commit"]
 
     def _remember(self, key: str, record: Revision) -> None:
         with self._lock:
             self._memory[key] = record
             while len(self._memory) > _IN_MEMORY:
-                self._memory.popitem(last=False)
+                forgotten, _ = self._memory.popitem(last=False)
+                self._written.pop(forgotten, None)
 
     @staticmethod
     def _key(caller: Caller, repo: RepoRef, revision: str) -> str:
-        return key_of("revision", caller.remote.id, caller.identity, repo.type, repo.id, revision)
+        return key_of("revision", caller.scope, caller.identity, repo.type, repo.id, revision)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -119,7 +120,18 @@ class Remote:
 
         The base path belongs to it: two mirrors below one host are two origins of claims.
         """
-        return hashlib.sha256((self.origin + self.base_path).encode()).hexdigest()[:16]
+        return _short_name(self.origin + self.base_path)
+
+    @property
+    def scope(self) -> str:
+        """What keys of verdicts and kept answers begin with: they hold for this remote at this
+        upstream, and mean nothing once its URL names another one."""
+        return f"{self.id}@{self.origin_id}"
+
+
+@lru_cache(maxsize=256)
+def _short_name(url: str) -> str:
+    return hashlib.sha256(url.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,9 @@ _ROWS = "SELECT key, mode, filename, value FROM Cache WHERE key "
 _RANGE_FROM = _ROWS + ">= ? AND key < ? ORDER BY key LIMIT ?"
 _RANGE_BEHIND = _ROWS + "> ? AND key < ? ORDER BY key LIMIT ?"
 _COUNT = "SELECT COUNT(*) FROM Cache WHERE key >= ? AND key < ?"
+_BEYOND = (
+    "SELECT key FROM Cache WHERE key >= ? AND key < ? ORDER BY store_time DESC LIMIT -1 OFFSET ?"
+)
 
 
 class JSONTextDisk(diskcache.Disk):  # type: ignore[misc]
@@ -175,6 +178,15 @@ class StateTable:
         keys = [key for key, _ in self.items(prefix)]
         with self.transact():
             return sum(self.delete(key) for key in keys)
+
+    def keep_latest(self, prefix: str, most: int) -> list[str]:
+        """Remove all but the `most` latest written keys with `prefix`; returns the removed ones."""
+        rows = self._cache._sql(_BEYOND, (prefix, prefix + "\U0010ffff", most)).fetchall()
+        keys = [key for (key,) in rows]
+        with self.transact():
+            for key in keys:
+                self.delete(key)
+        return keys
 
     def items(
         self, prefix: str = "", *, after: str | None = None, limit: int | None = None

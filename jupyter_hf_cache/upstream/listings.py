@@ -24,8 +24,12 @@ from jupyter_hf_cache.upstream.lookup import refusal
 
 MAX_LISTING = 64 * 1024 * 1024
 _READ_TIMEOUT = 30.0
-_IN_MEMORY = 256
-_IN_MEMORY_BYTES = 1024 * 1024
+_IN_MEMORY = 1000
+_LARGEST_IN_MEMORY = 1024 * 1024
+_BYTES_IN_MEMORY = 16 * 1024 * 1024
+_PASSING = "passing"
+MOST_PASSING = 2000
+_PRUNE_EVERY = 100
 _KEPT_HEADERS = frozenset(
     {"content-type", "link", "x-total-count", "x-repo-commit", "etag", "content-language"}
 )
@@ -40,14 +44,18 @@ class Listing:
         headers: of the upstream; `Link` still points at it and is rewritten for each caller.
         fetched: Unix time in seconds.
         commit: what the answer belongs to, where it says so (`sha` of a repo info).
-        open: the answer said that the repo is neither private nor gated nor disabled.
+        public: it said that the repo is not private.
+        restricted: it said that the repo is gated or disabled (True) or neither (False); None: it
+            did not say.
+        extra: the status, code and message of a refusal that is kept.
     """
 
     text: str
     headers: dict[str, str]
     fetched: float
     commit: str | None = None
-    open: bool = False
+    public: bool = False
+    restricted: bool | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -58,6 +66,8 @@ class Listings:
         self._table = table
         self._lock = threading.Lock()
         self._memory: OrderedDict[str, Listing] = OrderedDict()
+        self._memory_bytes = 0
+        self._until_prune = 0
 
     def get(self, key: str) -> Listing | None:
         """Return a kept answer, however old."""
@@ -69,7 +79,11 @@ class Listings:
         row = self._table.get(key)
         if row is None:
             return None
-        listing = Listing(**row)
+        try:
+            listing = Listing(**row)
+        except TypeError:
+            # Written by another version; the upstream will say it again.
+            return None
         self._remember(key, listing)
         return listing
 
@@ -77,27 +91,43 @@ class Listings:
         """Keep an answer."""
         self._table.set(key, asdict(listing))
         self._remember(key, listing)
+        if key.startswith(_PASSING + "/"):
+            self._prune()
 
-    def forget(self, prefix: str) -> int:
-        """Forget all answers whose key starts with `prefix`."""
+    def _prune(self) -> None:
+        """Now and then, drop the oldest of the answers to endless questions."""
         with self._lock:
-            for key in [key for key in self._memory if key.startswith(prefix)]:
-                del self._memory[key]
-        return self._table.delete_prefix(prefix)
+            self._until_prune -= 1
+            if self._until_prune > 0:
+                return
+            self._until_prune = _PRUNE_EVERY
+        for key in self._table.keep_latest(_PASSING + "/", MOST_PASSING):
+            with self._lock:
+                self._drop(key)
 
     def _remember(self, key: str, listing: Listing) -> None:
-        if len(listing.text) > _IN_MEMORY_BYTES:
-            return
         with self._lock:
+            self._drop(key)
+            if len(listing.text) > _LARGEST_IN_MEMORY:
+                return
             self._memory[key] = listing
-            self._memory.move_to_end(key)
-            while len(self._memory) > _IN_MEMORY:
-                self._memory.popitem(last=False)
+            self._memory_bytes += len(listing.text)
+            while len(self._memory) > _IN_MEMORY or self._memory_bytes > _BYTES_IN_MEMORY:
+                self._drop(next(iter(self._memory)))
+
+    def _drop(self, key: str) -> None:
+        dropped = self._memory.pop(key, None)
+        if dropped is not None:
+            self._memory_bytes -= len(dropped.text)
 
 
-def listing_key(remote_id: str, identity: str, *parts: str) -> str:
-    """Return the key of a listing: `listing/<remote>/<identity>/<type>/<repo>/…`."""
-    return key_of("listing", remote_id, identity, *parts)
+def listing_key(scope: str, identity: str, *parts: str, passing: bool = False) -> str:
+    """Return the key of a listing: `listing/<scope>/<identity>/<type>/<repo>/...`.
+
+    Args:
+        passing: there is no end of such questions, so only the latest answers are kept.
+    """
+    return key_of(_PASSING if passing else "listing", scope, identity, *parts)
 
 
 def fetch_listing(
@@ -134,19 +164,27 @@ def fetch_listing(
 def _listing(response: UpstreamResponse) -> Listing:
     raw = response.read(MAX_LISTING)
     try:
-        parsed = json.loads(raw)
+        return _read(json.loads(raw), response)
+    except RecursionError:
+        raise UpstreamError(
+            "The upstream's JSON is nested deeper than any Hub nests it.",
+            advice="Check the url of the remote.",
+        ) from None
     except ValueError as error:
         kind = response.headers.get("Content-Type", "no content type")
         raise UpstreamError(
-            f"The upstream answered with {kind} instead of JSON, so it does not behave like a Hub; "
-            f"a login "
-            "page or a proxy may stand between."
+            f"The upstream's answer ({kind}) is not JSON, so it does not behave like a Hub; a "
+            "login page or a proxy may stand between.",
+            advice="Check the url of the remote.",
         ) from error
+
+
+def _read(parsed: Any, response: UpstreamResponse) -> Listing:
     body = strip_xet(parsed)
     info = body if isinstance(body, dict) else {}
     commit = info.get("sha")
     return Listing(
-        text=json.dumps(body, ensure_ascii=False, separators=(",", ":")),
+        text=_as_text(body),
         headers={
             name: value
             for name, value in answer_headers(response.headers).items()
@@ -154,8 +192,20 @@ def _listing(response: UpstreamResponse) -> Listing:
         },
         fetched=time.time(),
         commit=commit if isinstance(commit, str) else None,
-        open=info.get("private") is False
-        and info.get("gated") is False
-        and not info.get("disabled"),
-        extra={name: info[name] for name in ("private", "gated", "_id", "id") if name in info},
+        public=info.get("private") is False,
+        restricted=bool(info["gated"] or info.get("disabled")) if "gated" in info else None,
     )
+
+
+def _as_text(body: Any) -> str:
+    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+    # JSON may name half a surrogate pair, which no encoding can write.
+    return text if text.isascii() or _encodes(text) else json.dumps(body, separators=(",", ":"))
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -7,10 +7,16 @@ Not responsible for: keeping what was learnt (`service.files`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from jupyter_hf_cache.errors import HfCacheError, UpstreamAnswer, UpstreamError
+from jupyter_hf_cache.errors import (
+    HfCacheError,
+    UpstreamAnswer,
+    UpstreamError,
+    UpstreamFailing,
+)
 from jupyter_hf_cache.protocol.headers import FileMetadata, error_headers, file_metadata
 from jupyter_hf_cache.protocol.paths import is_commit, resolve_path
 from jupyter_hf_cache.storage.records import Claim, Credential, RepoRef
@@ -36,13 +42,21 @@ class Look:
 
 
 def look_up(
-    client: UpstreamClient, credential: Credential, repo: RepoRef, revision: str, file: str
+    client: UpstreamClient,
+    credential: Credential,
+    repo: RepoRef,
+    revision: str,
+    file: str,
+    headers: Mapping[str, str] | None = None,
 ) -> Look:
     """Ask the upstream about repo@revision:file with the caller's credential.
 
     The metadata of a Hub answer is on the first response that carries `X-Repo-Commit`: on the
     redirect to the storage or to the resolve-cache route. A redirect without it is a rename and is
     followed.
+
+    Args:
+        headers: extra request headers.
 
     Raises:
         UpstreamAnswer: the Hub refuses (its status, code and message).
@@ -56,6 +70,7 @@ def look_up(
             path,
             query=query,
             credential=credential,
+            headers=headers,
             follow="none",
             read_timeout=METADATA_TIMEOUT,
         ) as response:
@@ -106,18 +121,31 @@ def _claim(found: FileMetadata) -> Claim:
 
 def refusal(response: UpstreamResponse) -> HfCacheError:
     """Turn an error answer of the upstream into an error: passing failures apart from final
-    words."""
+    words.
+
+    A Hub says why it refuses, in `X-Error-Code` or `X-Error-Message`. A bare 403 or 404 is the word
+    of something in between, or of a server that is no Hub, and ends no right that a Hub gave.
+    """
     status = response.status
-    message = response.headers.get("X-Error-Message") or f"The upstream answered {status}."
+    code = response.headers.get("X-Error-Code")
+    message = response.headers.get("X-Error-Message")
     headers = error_headers(status, response.headers, anonymous=False)
     headers.pop("X-Error-Message", None)
     headers.pop("X-Error-Code", None)
     if status in _PASSING:
-        return UpstreamError(message, status=status, headers=headers)
+        return UpstreamFailing(
+            message or f"The upstream answered {status}.", status=status, headers=headers
+        )
+    if status != 401 and not code and not message:
+        return UpstreamError(
+            f"The upstream answered {status} without saying why, so it does not behave like a Hub; "
+            "a login page or a proxy may stand between.",
+            advice="Check the url of the remote.",
+        )
     return UpstreamAnswer(
         status,
-        message,
-        code=response.headers.get("X-Error-Code"),
+        message or f"The upstream answered {status}.",
+        code=code,
         headers=headers,
         body=response.read_some(_BODY_OF_ERROR),
     )

@@ -1,8 +1,8 @@
-"""What to do about a read: pure decisions over what is known and how old it is.
+"""What to do about a read of a file: pure decisions over what is known and how old it is.
 
 Responsible for: `plan` (before anything is asked) and `plan_without_upstream` (when nobody can be
-asked).
-Not responsible for: asking, storing, or who the caller is.
+asked). Not responsible for: the right to read (`upstream.rights`, decided before), asking, storing,
+or who the caller is.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from jupyter_hf_cache.storage.records import Claim, Revision, Verdict
+from jupyter_hf_cache.storage.records import Claim, Revision
 
 
 class Action(str, Enum):
@@ -22,8 +22,6 @@ class Action(str, Enum):
     """Everything needed is known and fresh; the bytes must come from upstream."""
     REVALIDATE = "revalidate"
     """The upstream has to be asked first."""
-    FORWARD = "forward"
-    """Not a cacheable read: pass it on."""
     REFUSE = "refuse"
     """It cannot or must not be answered."""
 
@@ -41,75 +39,60 @@ class Lifetimes:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is known about one file (or JSON answer) for one identity.
+    """What is known about one file for one identity.
 
     Args:
         pinned: the request names a full commit, which never moves.
         revision: what a moving ref pointed at last.
-        verdict: the last word on the right to read.
         claim: the statement about the file at the commit.
-        kept: the bytes are on disk, or none are wanted (HEAD, an absent file).
+        kept: the bytes are on disk, or there are none (an absent file). False also where nobody
+            looked, because only the head is wanted.
+        changed: Unix time of the last change of the repo that went through this cache, 0 if none.
     """
 
     pinned: bool
     revision: Revision | None
-    verdict: Verdict | None
     claim: Claim | None
     kept: bool
+    changed: float = 0.0
 
 
-def plan(known: Known, lifetimes: Lifetimes, now: float, *, offline: bool) -> Action:
+def plan(
+    known: Known, lifetimes: Lifetimes, now: float, *, may_read: bool, want_body: bool
+) -> Action:
     """Decide what a read of a file needs.
 
     Args:
         now: Unix time in seconds.
-        offline: the remote must not be asked; `plan_without_upstream` decides then.
+        may_read: what `rights.decide_read` said.
+        want_body: the bytes are wanted, not only what is said about them.
     """
-    if offline:
+    if not may_read or known.claim is None:
         return Action.REVALIDATE
-    if not known.pinned and not is_fresh(known.revision, lifetimes.revision, now):
+    if not known.pinned and not is_fresh(known.revision, lifetimes.revision, now, known.changed):
         return Action.REVALIDATE
-    if known.claim is None or not may_read(known.verdict, lifetimes.access, now):
-        return Action.REVALIDATE
-    return Action.SERVE if known.kept else Action.FETCH
+    return Action.SERVE if known.kept or not want_body else Action.FETCH
 
 
-def plan_without_upstream(
-    known: Known, lifetimes: Lifetimes, now: float, *, single_user: bool, owner: bool
-) -> Action:
+def plan_without_upstream(known: Known, *, may_read: bool) -> Action:
     """Decide whether a read may be answered from what is kept when the upstream cannot be asked.
 
-    A last verdict "public" holds; on a single-user server the owner's verdict holds; on a shared
-    server any other verdict holds for the grace time and then fails closed.
+    A file whose bytes are gone is refused at the HEAD already: clients that hold a copy of their
+    own use it then, and others learn the reason at once.
 
     Args:
-        single_user: the server belongs to one person.
-        owner: the request came in as that person (a trusted entrance).
+        may_read: what `rights.decide_read_unasked` said.
     """
-    verdict = known.verdict
-    if verdict is None or not verdict.content or known.claim is None:
+    if not may_read or known.claim is None or not known.kept:
         return Action.REFUSE
     if not known.pinned and known.revision is None:
         return Action.REFUSE
-    if not verdict_holds(verdict, lifetimes, now, single_user=single_user, owner=owner):
-        return Action.REFUSE
-    return Action.SERVE if known.kept else Action.REFUSE
+    return Action.SERVE
 
 
-def verdict_holds(
-    verdict: Verdict, lifetimes: Lifetimes, now: float, *, single_user: bool, owner: bool
-) -> bool:
-    """Return whether a last verdict still counts when nobody can be asked."""
-    if verdict.public or (single_user and owner):
-        return True
-    return now - verdict.checked <= lifetimes.access_grace
-
-
-def is_fresh(record: Revision | None, lifetime: float, now: float) -> bool:
-    """Return whether a moving ref was looked up lately. A record from the future counts as old."""
-    return record is not None and 0 <= now - record.checked < lifetime
-
-
-def may_read(verdict: Verdict | None, lifetime: float, now: float) -> bool:
-    """Return whether a verdict grants content now."""
-    return verdict is not None and verdict.content and 0 <= now - verdict.checked < lifetime
+def is_fresh(record: Revision | None, lifetime: float, now: float, changed: float = 0.0) -> bool:
+    """Return whether a moving ref was looked up lately, and after the last change that went
+    through this cache. A record from the future counts as old."""
+    if record is None or record.checked <= changed:
+        return False
+    return 0 <= now - record.checked < lifetime

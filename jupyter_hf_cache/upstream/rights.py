@@ -1,25 +1,78 @@
 """The right to read: verdicts of the upstream, kept for a short time for each identity.
 
-Responsible for: storing, finding and forgetting verdicts per (remote, identity, repo), and
-`decide_read`.
-Not responsible for: who may talk to this server at all (`web.entrance`).
+Responsible for: storing, finding and forgetting verdicts per (remote, identity, repo), and the two
+decisions made on them: `decide_read`, and `decide_read_unasked` for when nobody can be asked.
+Not responsible for: who may talk to this server at all (`web.entrance`), or asking.
 
-Verdicts are learnt on content: the page of a gated repo is public, its files are not.
+There are two subjects. The right to *files* is learnt on content only: the page of a gated repo is
+public, its files are not. The right to *pages* (info, trees, refs, commits) is learnt on those.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections import OrderedDict
 from dataclasses import asdict
+from enum import Enum
 
 from jupyter_hf_cache.storage.records import RepoRef, Verdict
 from jupyter_hf_cache.storage.state import StateTable, key_of
-from jupyter_hf_cache.upstream.policy import Lifetimes, may_read
+from jupyter_hf_cache.upstream.policy import Lifetimes
+
+_IN_MEMORY = 10_000
+# A verdict that says nothing new is written again only when the row is this old. The row serves
+# other processes and the time after a restart; both can do with a slightly older one.
+_REWRITE_SECONDS = 15.0
+
+
+class Subject(str, Enum):
+    """What a verdict is about."""
+
+    FILES = "verdict"
+    PAGES = "page"
+
+
+def decide_read(verdict: Verdict | None, lifetimes: Lifetimes, now: float) -> bool:
+    """Decide whether a repo may be read on the strength of what the upstream said last.
+
+    Called before any metadata or byte is given out, for every kind of read. False is not a refusal:
+    the upstream has to be asked with the caller's own credential, and its answer decides.
+
+    Args:
+        verdict: of this (remote, identity, repo); one from the future counts as old.
+        now: Unix time in seconds.
+    """
+    if verdict is None or not verdict.content:
+        return False
+    return 0 <= now - verdict.checked < lifetimes.access
+
+
+def decide_read_unasked(
+    verdict: Verdict | None,
+    lifetimes: Lifetimes,
+    now: float,
+    *,
+    single_user: bool,
+    owner: bool,
+) -> bool:
+    """Decide the same when nobody can be asked (offline, outage).
+
+    A last verdict "public" holds; on a single-user server the owner's verdict holds; any other
+    holds for the grace time and then fails closed.
+
+    Args:
+        single_user: the server belongs to one person.
+        owner: the request came in as that person (a trusted entrance).
+    """
+    if verdict is None or not verdict.content:
+        return False
+    if verdict.public or (single_user and owner):
+        return True
+    return now - verdict.checked <= lifetimes.access_grace
 
 
 class Rights:
-    """Verdicts in the table `access`, mirrored in memory. Thread-safe.
+    """Verdicts in the table `access`, the latest also in memory. Thread-safe.
 
     A lost table means that nothing is known, and so that the upstream is asked.
     """
@@ -27,66 +80,79 @@ class Rights:
     def __init__(self, table: StateTable) -> None:
         self._table = table
         self._lock = threading.Lock()
-        self._memory: dict[str, Verdict | None] = {}
+        self._memory: OrderedDict[str, Verdict | None] = OrderedDict()
+        self._written: dict[str, float] = {}
 
-    def verdict(self, remote_id: str, identity: str, repo: RepoRef) -> Verdict | None:
+    def verdict(
+        self, scope: str, identity: str, repo: RepoRef, subject: Subject = Subject.FILES
+    ) -> Verdict | None:
         """Return the last verdict, however old."""
-        key = _key(remote_id, identity, repo)
+        key = _key(scope, identity, repo, subject)
         with self._lock:
             if key in self._memory:
+                self._memory.move_to_end(key)
                 return self._memory[key]
         row = self._table.get(key)
         verdict = Verdict(**row) if row is not None else None
         with self._lock:
-            self._memory[key] = verdict
-        return verdict
+            # Somebody may have asked the upstream in the meantime; that is newer than the row.
+            return self._remember(key, self._memory.get(key, verdict))
 
-    def grant(self, remote_id: str, identity: str, repo: RepoRef, verdict: Verdict) -> None:
+    def grant(
+        self,
+        scope: str,
+        identity: str,
+        repo: RepoRef,
+        verdict: Verdict,
+        subject: Subject = Subject.FILES,
+    ) -> None:
         """Keep a verdict that the upstream just gave."""
-        key = _key(remote_id, identity, repo)
+        key = _key(scope, identity, repo, subject)
+        with self._lock:
+            before = self._memory.get(key)
+            self._remember(key, verdict)
+            said_before = before is not None and (before.content, before.public) == (
+                verdict.content,
+                verdict.public,
+            )
+            age = verdict.checked - self._written.get(key, 0.0)
+            if said_before and 0 <= age < _REWRITE_SECONDS:
+                return
+            self._written[key] = verdict.checked
         self._table.set(key, asdict(verdict))
-        with self._lock:
-            self._memory[key] = verdict
 
-    def revoke(self, remote_id: str, identity: str, repo: RepoRef) -> None:
-        """Forget a verdict: the upstream refused."""
-        key = _key(remote_id, identity, repo)
-        self._table.delete(key)
-        with self._lock:
-            self._memory[key] = None
+    def revoke(self, scope: str, identity: str, repo: RepoRef, *subjects: Subject) -> None:
+        """Forget verdicts: the upstream refused."""
+        for subject in subjects or tuple(Subject):
+            key = _key(scope, identity, repo, subject)
+            with self._lock:
+                unknown = key in self._memory and self._memory[key] is None
+                self._remember(key, None)
+                self._written.pop(key, None)
+            if not unknown:
+                self._table.delete(key)
 
-    def forget_remote(self, remote_id: str) -> None:
-        """Forget every verdict learnt through a remote whose URL or credentials changed."""
-        self._table.delete_prefix(key_of("verdict", remote_id) + "/")
+    def forget_all(self, scope: str) -> None:
+        """Forget every verdict learnt through a remote whose credentials changed."""
+        for subject in Subject:
+            self._table.delete_prefix(key_of(subject.value, scope) + "/")
         with self._lock:
             self._memory.clear()
+            self._written.clear()
 
-    def public_somewhere(self, remote_id: str, repo: RepoRef) -> bool:
+    def public_somewhere(self, scope: str, repo: RepoRef) -> bool:
         """Return whether the last anonymous verdict was "public"."""
-        verdict = self.verdict(remote_id, "anonymous", repo)
+        verdict = self.verdict(scope, "anonymous", repo)
         return verdict is not None and verdict.public
 
-
-def decide_read(
-    verdict: Verdict | None,
-    lifetimes: Lifetimes,
-    now: float,
-    *,
-    ask: Callable[[], Verdict],
-) -> Verdict:
-    """Decide whether files of a repo may be read, before any metadata or byte is given out.
-
-    Args:
-        verdict: what is known for (remote, identity, repo).
-        ask: asks the upstream on content with the caller's own credential; raises its refusal.
-
-    Raises:
-        HfCacheError: the upstream's refusal, or that it cannot be asked.
-    """
-    if verdict is not None and may_read(verdict, lifetimes.access, now):
+    def _remember(self, key: str, verdict: Verdict | None) -> Verdict | None:
+        self._memory[key] = verdict
+        self._memory.move_to_end(key)
+        while len(self._memory) > _IN_MEMORY:
+            forgotten, _ = self._memory.popitem(last=False)
+            self._written.pop(forgotten, None)
         return verdict
-    return ask()
 
 
-def _key(remote_id: str, identity: str, repo: RepoRef) -> str:
-    return key_of("verdict", remote_id, identity, repo.type, repo.id)
+def _key(scope: str, identity: str, repo: RepoRef, subject: Subject) -> str:
+    return key_of(subject.value, scope, identity, repo.type, repo.id)
