@@ -23,7 +23,7 @@ from jupyter_hf_cache.errors import (
 )
 from jupyter_hf_cache.protocol.digests import Digest
 from jupyter_hf_cache.protocol.paths import HubRequest, api_path, is_commit
-from jupyter_hf_cache.service.bodies import Bodies
+from jupyter_hf_cache.service.bodies import Bodies, is_empty
 from jupyter_hf_cache.service.breaker import Breaker
 from jupyter_hf_cache.service.caller import Caller
 from jupyter_hf_cache.service.changes import Changes
@@ -167,6 +167,8 @@ class Files:
         )
 
     def _kept(self, caller: Caller, claim: Claim) -> bool:
+        if is_empty(claim):
+            return True
         digest = Digest.from_etag(claim.etag)
         if digest is None:
             return False
