@@ -4,12 +4,10 @@ Responsible for: where a blob's bytes lie, opening them for reading, receiving t
 making a verified partial visible in one step, and the sidecar beside each kept blob.
 Not responsible for: fetching (`upstream.fill`), how much may be kept (`budget`), or who may read.
 
-`BlobStore` is what the rest of the product uses; `LocalBlobStore` is its form on a file system.
-
-    blobs/sha256/ab/<digest>                 complete and verified, 0440, with <digest>.json beside
-    it blobs/git-sha1/<origin>/ab/<digest>      SHA-1 is not collision-free: one space per origin
-    partial/<name>{,.map,.lock}              a sparse file, its block map, the lease of whoever
-    fills it quarantine/<name>-<time>{,.json}         what failed verification, with the reason
+    blobs/sha256/ab/<digest>                 complete, verified, 0440; <digest>.json beside it
+    blobs/git-sha1/<origin>/ab/<digest>      SHA-1 is not collision-free: one space per origin
+    partial/<name>{,.map,.lock}              a sparse file, its block map, its fill's lease
+    quarantine/<name>-<time>{,.json}         what failed verification, with the reason
 
 Order at a commit: contents fsynced, sidecar written, file renamed, directory fsynced. A crash
 between any two leaves either a partial (resumed later) or a kept blob whose sidecar is there.
@@ -21,20 +19,24 @@ import contextlib
 import json
 import logging
 import os
-import tempfile
-import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import filelock
 
 from jupyter_hf_cache.protocol.digests import Digest
 from jupyter_hf_cache.storage.blockmap import BlockMap, stored_bytes
+from jupyter_hf_cache.storage.files import sync_directory, write_atomically
+from jupyter_hf_cache.storage.sidecar import Sidecar
 
 logger = logging.getLogger(__name__)
+
+_HEX_DIGITS = {"sha256": 64, "git-sha1": 40}
+_HEX = frozenset("0123456789abcdef")
+_BESIDE = (".lock", ".map", ".json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,23 +66,18 @@ class BlobId:
         return self.name
 
 
-@dataclass(slots=True)
-class Sidecar:
-    """What is known about a kept blob, beside its bytes, so that lost state tables can be rebuilt.
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """A file that is no kept blob: partial or quarantined.
 
     Args:
-        size: bytes.
-        sha256: hex digest of the contents, also for git-sha1 blobs.
-        origins: ids of the origins whose claim on it is proved.
-        claims: [origin_id, type, repo, commit, path, etag] each.
-        created: Unix time in seconds.
+        size: bytes on disk.
+        used: Unix time in seconds of the last write.
     """
 
+    path: Path
     size: int
-    sha256: str
-    origins: list[str] = field(default_factory=list)
-    claims: list[list[str]] = field(default_factory=list)
-    created: float = 0.0
+    used: float
 
 
 class BlobReader(Protocol):
@@ -94,77 +91,6 @@ class BlobReader(Protocol):
 
     def close(self) -> None:
         """Release the blob."""
-        ...
-
-
-class Partial(Protocol):
-    """A blob being received. All methods may be called from any thread."""
-
-    size: int
-    trusted: bool
-
-    def write(self, offset: int, data: bytes) -> None:
-        """Store bytes; raises OSError when the disk refuses."""
-        ...
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Return bytes that were written."""
-        ...
-
-    def available(self, offset: int) -> int:
-        """Return the end of the contiguous bytes present from `offset`."""
-        ...
-
-    def missing(self, start: int, end: int) -> list[tuple[int, int]]:
-        """Return the gaps in [start, end)."""
-        ...
-
-    def commit(self, sidecar: Sidecar) -> None:
-        """Make the verified bytes the kept blob, durably."""
-        ...
-
-    def quarantine(self, reason: str) -> Path:
-        """Move the bytes out of use, with the reason beside them."""
-        ...
-
-    def close(self) -> None:
-        """Give up the lease; what was written stays for the next fill."""
-        ...
-
-
-class BlobStore(Protocol):
-    """Where blobs live. Methods block and belong in worker threads."""
-
-    def size_of(self, blob: BlobId) -> int | None:
-        """Return the size of a kept blob in bytes, or None."""
-        ...
-
-    def open(self, blob: BlobId) -> BlobReader | None:
-        """Open a kept blob, or return None."""
-        ...
-
-    def partial(self, blob: BlobId, size: int) -> Partial | None:
-        """Take the lease on filling `blob`; None while another process holds it."""
-        ...
-
-    def sidecar(self, blob: BlobId) -> Sidecar | None:
-        """Return the sidecar of a kept blob."""
-        ...
-
-    def write_sidecar(self, blob: BlobId, sidecar: Sidecar, *, durable: bool = True) -> None:
-        """Replace the sidecar of a kept blob; `durable` also against power failure."""
-        ...
-
-    def delete(self, blob: BlobId) -> int:
-        """Delete a kept blob that nobody reads; returns the bytes freed."""
-        ...
-
-    def blobs(self) -> Iterator[tuple[BlobId, int]]:
-        """Yield every kept blob with its size."""
-        ...
-
-    def partial_bytes(self) -> int:
-        """Return the bytes that partial and quarantined files take."""
         ...
 
 
@@ -191,25 +117,38 @@ class LocalBlobReader:
 
 
 class LocalPartial:
-    """A partial file with its block map and lease."""
+    """A blob being received: a partial file, its block map and its lease.
+
+    All methods may be called from any thread.
+
+    Args:
+        owner: id of the origin whose bytes they are. Bytes of another one are thrown away: who only
+            names a digest must not be handed what another origin delivered.
+        lease: held; given up with `close` or `release`.
+    """
 
     def __init__(
-        self, store: LocalBlobStore, blob: BlobId, size: int, lease: filelock.BaseFileLock
+        self,
+        store: LocalBlobStore,
+        blob: BlobId,
+        size: int,
+        owner: str,
+        lease: filelock.BaseFileLock,
     ) -> None:
         self.blob = blob
         self.size = size
         self._store = store
         self._lease = lease
         self._path = store.partial_dir / blob.name
-        self._readers = threading.Lock()
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
         self._fd = os.open(self._path, flags, 0o600)
         try:
             if os.fstat(self._fd).st_size != size:
+                self._map_path.unlink(missing_ok=True)
+            self._map = BlockMap(self._map_path, size, owner)
+            if not self._map.continued:
                 os.ftruncate(self._fd, 0)
                 os.ftruncate(self._fd, size)
-                self._map_path.unlink(missing_ok=True)
-            self._map = BlockMap(self._map_path, size)
         except OSError:
             os.close(self._fd)
             raise
@@ -256,7 +195,7 @@ class LocalPartial:
         self._store.write_sidecar(self.blob, sidecar)
         self._path.chmod(0o440)
         self._path.replace(target)
-        _sync_directory(target.parent)
+        sync_directory(target.parent)
         self._map_path.unlink(missing_ok=True)
 
     def quarantine(self, reason: str) -> Path:
@@ -323,46 +262,48 @@ class LocalBlobStore:
         _lock(fd, shared=True)
         return LocalBlobReader(fd, size)
 
-    def partial(self, blob: BlobId, size: int) -> LocalPartial | None:
-        """Take the lease on filling `blob`; None while another process holds it."""
-        lease = filelock.FileLock(
-            self.partial_dir / f"{blob.name}.lock",
-            timeout=0,
-            thread_local=False,
-            is_singleton=False,
-        )
+    def partial(self, blob: BlobId, size: int, owner: str = "") -> LocalPartial | None:
+        """Take the lease on filling `blob` with bytes of the origin `owner`.
+
+        Returns:
+            None while another fill holds it, in whatever process, or when the blob is kept.
+
+        Raises:
+            OSError: the disk refuses.
+        """
+        lease = self._lease(blob.name)
         try:
             lease.acquire()
         except filelock.Timeout:
             return None
         try:
-            return LocalPartial(self, blob, size, lease)
+            # Whoever held the lease until now may have kept the blob.
+            if self.size_of(blob) is None:
+                return LocalPartial(self, blob, size, owner, lease)
         except OSError:
             lease.release(force=True)
             raise
+        lease.release(force=True)
+        return None
+
+    def _lease(self, name: str) -> filelock.BaseFileLock:
+        """The lock file is never removed: two who wait for two files of one name both get in."""
+        return filelock.FileLock(
+            self.partial_dir / f"{name}.lock", timeout=0, thread_local=False, is_singleton=False
+        )
 
     def sidecar(self, blob: BlobId) -> Sidecar | None:
         """Return the sidecar of a kept blob, or None if there is none that can be read."""
         try:
-            fields: dict[str, Any] = json.loads(self._sidecar_path(blob).read_bytes())
-            return Sidecar(**fields)
-        except (OSError, ValueError, TypeError):
+            return Sidecar.parse(self._sidecar_path(blob).read_bytes())
+        except (OSError, ValueError):
             return None
 
     def write_sidecar(self, blob: BlobId, sidecar: Sidecar, *, durable: bool = True) -> None:
         """Replace the sidecar in one step; a lost claim costs one question, so that may be lazy."""
         path = self._sidecar_path(blob)
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        text = json.dumps(
-            {
-                "size": sidecar.size,
-                "sha256": sidecar.sha256,
-                "origins": sidecar.origins,
-                "claims": sidecar.claims,
-                "created": sidecar.created,
-            }
-        )
-        write_atomically(path, text.encode(), durable=durable)
+        write_atomically(path, sidecar.as_json(), durable=durable)
 
     def _sidecar_path(self, blob: BlobId) -> Path:
         path = self.blob_dir / blob.path
@@ -393,78 +334,54 @@ class LocalBlobStore:
             yield from self._blob_at(path, "git-sha1", path.parent.parent.name)
 
     def _blob_at(self, path: Path, algorithm: str, origin_id: str) -> Iterator[tuple[BlobId, int]]:
-        if "." not in path.name:
+        name = path.name
+        if (
+            len(name) == _HEX_DIGITS[algorithm]
+            and _HEX.issuperset(name)
+            and name[:2] == path.parent.name
+        ):
             with contextlib.suppress(OSError):
-                yield BlobId(Digest(algorithm, path.name), origin_id), path.stat().st_size
+                yield BlobId(Digest(algorithm, name), origin_id), path.stat().st_size
 
-    def partial_bytes(self) -> int:
-        """Return the bytes that partial and quarantined files take on disk."""
-        total = 0
-        for path in self.partial_dir.glob("*.map"):
-            total += stored_bytes(path)
-        for path in self.quarantine_dir.iterdir():
-            with contextlib.suppress(OSError):
-                total += path.stat().st_size
-        return total
-
-    def drop_idle_partials(self, keep_newer_than: float) -> int:
-        """Delete partial and quarantined files not touched since a Unix time; returns bytes
-        freed."""
-        freed = 0
+    def leftovers(self) -> list[Leftover]:
+        """Return what partial and quarantined files there are, running fills' among them."""
+        found = []
         for path in [*self.partial_dir.iterdir(), *self.quarantine_dir.iterdir()]:
-            if path.suffix in (".lock", ".map", ".json"):
-                continue
-            with contextlib.suppress(OSError):
-                if path.stat().st_mtime < keep_newer_than:
-                    freed += self._drop_partial(path)
-        return freed
+            if path.suffix not in _BESIDE:
+                with contextlib.suppress(OSError):
+                    info = path.stat()
+                    found.append(Leftover(path, _on_disk(info), info.st_mtime))
+        return found
 
-    def _drop_partial(self, path: Path) -> int:
-        lease = filelock.FileLock(
-            self.partial_dir / f"{path.name}.lock",
-            timeout=0,
-            thread_local=False,
-            is_singleton=False,
-        )
+    def present_of(self, blob: BlobId) -> int:
+        """Return how many bytes of `blob` an idle partial holds, about."""
+        path = self.partial_dir / blob.name
+        return stored_bytes(path.with_name(path.name + ".map")) if path.exists() else 0
+
+    def drop(self, leftover: Leftover) -> int:
+        """Delete a quarantined file, or a partial that no fill works on; returns bytes freed."""
+        if leftover.path.parent == self.quarantine_dir:
+            return self._unlink(leftover)
         try:
-            with lease:
-                blocks = getattr(path.stat(), "st_blocks", 0) * 512
-                for suffix in ("", ".map", ".json"):
-                    path.with_name(path.name + suffix).unlink(missing_ok=True)
-                return int(blocks)
+            with self._lease(leftover.path.name):
+                return self._unlink(leftover)
         except filelock.Timeout:
             return 0
 
-
-def write_atomically(path: Path, data: bytes, mode: int = 0o600, *, durable: bool = True) -> None:
-    """Replace a file's contents in one step; `durable` also against power failure.
-
-    Raises:
-        OSError: the disk refuses; the old contents are still there.
-    """
-    fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(data)
-            file.flush()
-            if durable:
-                os.fsync(file.fileno())
-        Path(name).chmod(mode)
-        Path(name).replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            Path(name).unlink()
-        raise
+    def _unlink(self, leftover: Leftover) -> int:
+        path = leftover.path
+        try:
+            size = _on_disk(path.stat())
+        except OSError:
+            return 0
+        for suffix in ("", ".map", ".json"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        return size
 
 
-def _sync_directory(directory: Path) -> None:
-    if os.name != "posix":
-        return
-    fd = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+def _on_disk(info: os.stat_result) -> int:
+    """Bytes a sparse file takes; its whole length where the system does not say."""
+    return int(info.st_blocks) * 512 if hasattr(info, "st_blocks") else info.st_size
 
 
 def _lock(fd: int, *, shared: bool) -> bool:

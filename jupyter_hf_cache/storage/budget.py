@@ -10,6 +10,7 @@ Last-use times are collected in memory and written in batches: a hit must not co
 
 from __future__ import annotations
 
+import functools
 import logging
 import shutil
 import threading
@@ -18,9 +19,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from jupyter_hf_cache.errors import OutOfSpace
+from jupyter_hf_cache.errors import OutOfSpace, StorageError
 from jupyter_hf_cache.protocol.digests import Digest
-from jupyter_hf_cache.storage.blobs import BlobId, LocalBlobStore
+from jupyter_hf_cache.storage.blobs import BlobId, Leftover, LocalBlobStore
 from jupyter_hf_cache.storage.state import StateTable, key_of
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,6 @@ DEFAULT_LIMIT = 200 * 10**9
 DEFAULT_MIN_FREE = 10 * 10**9
 _FLUSH_SECONDS = 30.0
 _RECOUNT_SECONDS = 10.0
-_PARTIAL_AGE_SECONDS = 60.0
 
 
 def default_limit(directory: Path) -> int:
@@ -38,18 +38,33 @@ def default_limit(directory: Path) -> int:
 
 
 class Reservation:
-    """Room for a number of bytes, until `release`. Releasing twice does nothing."""
+    """Room for the bytes of one blob, until `release`. Releasing twice does nothing.
 
-    def __init__(self, budget: Budget, size: int) -> None:
+    Args:
+        present: bytes of it that are on disk already.
+    """
+
+    def __init__(self, budget: Budget, name: str, size: int, present: int) -> None:
         self._budget: Budget | None = budget
+        self.name = name
         self.size = size
+        self._present: Callable[[], int] = lambda: present
+
+    @property
+    def outstanding(self) -> int:
+        """Bytes that are still to be written."""
+        return max(0, self.size - self._present())
+
+    def follow(self, present: Callable[[], int]) -> None:
+        """Ask `present` how many bytes are written: those are not counted twice."""
+        self._present = present
 
     def release(self, *, kept: bool) -> None:
         """Give the room back: the bytes are kept and counted as such, or (not `kept`) some lie
         about."""
         budget, self._budget = self._budget, None
         if budget is not None:
-            budget._release(self.size, recount=not kept)
+            budget._release(self, recount=not kept)
 
 
 class Budget:
@@ -78,7 +93,7 @@ class Budget:
         self._table = table
         self._clock = clock
         self._lock = threading.RLock()
-        self._reserved = 0
+        self._reservations: set[Reservation] = set()
         self._kept: int | None = None
         self._counted = 0.0
         self._used: dict[str, float] = {}
@@ -91,9 +106,14 @@ class Budget:
             now = self._clock()
             if self._kept is None or now - self._counted > _RECOUNT_SECONDS:
                 kept = sum(int(row["size"]) for _, row in self._table.items("blob/"))
-                self._kept = kept + self._store.partial_bytes()
+                self._kept = kept + sum(leftover.size for leftover in self._leftovers())
                 self._counted = now
-            return self._kept + self._reserved
+            return self._kept + sum(reservation.size for reservation in self._reservations)
+
+    def _leftovers(self) -> list[Leftover]:
+        """Partial and quarantined files whose room is not reserved."""
+        reserved = {reservation.name for reservation in self._reservations}
+        return [one for one in self._store.leftovers() if one.path.name not in reserved]
 
     def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield (key, {"size", "used", "pinned"}) of every kept blob."""
@@ -101,92 +121,129 @@ class Budget:
 
     def free_on_disk(self) -> int:
         """Return the bytes that may still be written without touching `min_free`."""
-        return shutil.disk_usage(self._store.root).free - self.min_free - self._reserved
+        with self._lock:
+            promised = sum(reservation.outstanding for reservation in self._reservations)
+        return shutil.disk_usage(self._store.root).free - self.min_free - promised
 
-    def reserve(self, size: int) -> Reservation:
-        """Make room for `size` bytes, evicting what was not used for longest.
+    def reserve(self, blob: BlobId, size: int) -> Reservation:
+        """Make room for a blob of `size` bytes, evicting what was not used for longest.
 
         Raises:
             OutOfSpace: not even eviction makes enough room.
         """
         with self._lock:
-            lacking = self._lacking(size)
+            present = self._store.present_of(blob)
+            reservation = Reservation(self, blob.name, size, present)
+            self._reservations.add(reservation)
+            if present:
+                self._kept = None
+            lacking = self._lacking()
             if lacking > 0:
                 self._evict(lacking)
-                lacking = self._lacking(size)
+                lacking = self._lacking()
             if lacking > 0:
+                reservation.release(kept=False)
                 raise OutOfSpace(
                     f"There is no room for {size:,} bytes in the cache: the budget is "
                     f"{self.limit:,} bytes and {self.min_free:,} bytes stay free on the disk.",
                     advice="Raise cache_size_limit, lower min_free_space, or delete cached repos.",
                 )
-            self._reserved += size
-            return Reservation(self, size)
+            return reservation
 
-    def _lacking(self, size: int) -> int:
-        return max(self.used() + size - self.limit, size - self.free_on_disk())
+    def _lacking(self) -> int:
+        return max(self.used() - self.limit, -self.free_on_disk())
 
-    def _release(self, size: int, *, recount: bool) -> None:
+    def _release(self, reservation: Reservation, *, recount: bool) -> None:
         with self._lock:
-            self._reserved -= size
+            self._reservations.discard(reservation)
             if recount:
                 self._kept = None
 
     def note_kept(self, blob: BlobId, size: int) -> None:
         """Record a newly kept blob."""
-        self._table.set(blob_key(blob), {"size": size, "used": self._clock(), "pinned": False})
+        self._table.update(
+            blob_key(blob),
+            lambda row: {
+                "size": size,
+                "used": self._clock(),
+                "pinned": (row or {}).get("pinned", False),
+            },
+        )
         with self._lock:
             if self._kept is not None:
                 self._kept += size
 
     def note_used(self, blob: BlobId) -> None:
-        """Record a hit, in memory; written with the next batch."""
+        """Record a hit, in memory; written with the next batch. A disk that refuses is no reason
+        to refuse what is kept on it."""
         with self._lock:
             self._used[blob_key(blob)] = self._clock()
             due = self._clock() - self._flushed > _FLUSH_SECONDS
         if due:
+            self._try_flush()
+
+    def _try_flush(self) -> None:
+        try:
             self.flush()
+        except StorageError as error:
+            logger.warning("last-use times are not written: %s", error.message)
 
     def flush(self) -> None:
-        """Write the collected last-use times."""
+        """Write the collected last-use times.
+
+        Raises:
+            StorageError: the disk refuses; they are kept for the next time.
+        """
         with self._lock:
             used, self._used = self._used, {}
             self._flushed = self._clock()
         if not used:
             return
-        with self._table.transact():
-            for key, when in used.items():
-                row = self._table.get(key)
-                if row is not None:
-                    self._table.set(key, {**row, "used": when})
+        try:
+            with self._table.transact():
+                for key, when in used.items():
+                    row = self._table.get(key)
+                    if row is not None:
+                        self._table.set(key, {**row, "used": max(when, row["used"])})
+        except StorageError:
+            with self._lock:
+                self._used = {**used, **self._used}
+            raise
 
     def forget(self, blob: BlobId) -> int:
         """Delete a kept blob and its record; returns the bytes freed (0 while it is being read)."""
         freed = self._store.delete(blob)
-        if freed or self._store.size_of(blob) is None:
-            self._table.delete(blob_key(blob))
+        try:
+            if freed or self._store.size_of(blob) is None:
+                self._table.delete(blob_key(blob))
+        except StorageError as error:
+            # On a full disk the file has to go first; its record goes at the next start.
+            logger.warning("the record of %s stays: %s", blob, error.message)
         with self._lock:
             self._kept = None
         return freed
 
-    def _evict(self, wanted: int) -> int:
-        """Free at least `wanted` bytes if possible: idle partials first by age, then blobs by last
-        use."""
-        self.flush()
-        freed = self._store.drop_idle_partials(self._clock() - _PARTIAL_AGE_SECONDS)
-        rows = sorted(
-            (row["used"], key, row) for key, row in self._table.items("blob/") if not row["pinned"]
-        )
-        for _, key, _row in rows:
+    def _evict(self, wanted: int) -> None:
+        """Free at least `wanted` bytes if possible, least recently used first."""
+        self._try_flush()
+        freed = 0
+        for _, name, drop in sorted(self._evictable(), key=lambda one: one[:2]):
             if freed >= wanted:
                 break
-            blob = blob_of(key)
-            gone = self.forget(blob)
+            gone = drop()
             if gone:
-                logger.info("evicted %s (%d bytes)", blob, gone)
+                logger.info("evicted %s (%d bytes)", name, gone)
             freed += gone
         self._kept = None
-        return freed
+
+    def _evictable(self) -> Iterator[tuple[float, str, Callable[[], int]]]:
+        """Yield (last use, name, what deletes it) of unpinned blobs and of leftovers."""
+        for leftover in self._leftovers():
+            yield leftover.used, leftover.path.name, functools.partial(self._store.drop, leftover)
+        for key, row in self._table.items("blob/"):
+            if not row["pinned"]:
+                blob = blob_of(key)
+                yield row["used"], blob.name, functools.partial(self.forget, blob)
 
     def reconcile(self) -> None:
         """Make the records agree with the disk: after a crash, or when the tables were lost."""

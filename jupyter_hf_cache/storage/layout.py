@@ -7,9 +7,11 @@ Not responsible for: the contents.
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 from jupyter_hf_cache.errors import StorageError
+from jupyter_hf_cache.storage.files import write_atomically
 
 LAYOUT_MAJOR = 1
 LAYOUT_MINOR = 0
@@ -26,13 +28,14 @@ def check_layout(directory: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         version = directory / "VERSION"
-        if not version.exists():
-            version.write_text(f"{LAYOUT_MAJOR}.{LAYOUT_MINOR}\n")
+        text = version.read_text(errors="replace").strip() if version.exists() else ""
+        if not text:
+            # Also for an empty one, which a full disk leaves behind. In one step: another process
+            # that starts now must not find half of it.
+            write_atomically(version, f"{LAYOUT_MAJOR}.{LAYOUT_MINOR}\n".encode())
             return
-        text = version.read_text().strip()
-        probe = directory / ".writable"
-        probe.write_text("")
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=directory):
+            pass
     except OSError as error:
         raise StorageError(
             f"{directory} cannot be used: {error.strerror or error}.",

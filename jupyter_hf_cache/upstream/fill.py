@@ -21,16 +21,18 @@ import functools
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from jupyter_hf_cache.errors import HfCacheError, StorageError, UpstreamError, VerificationFailed
 from jupyter_hf_cache.protocol.digests import Hasher
-from jupyter_hf_cache.storage.blobs import BlobId, LocalPartial, Sidecar
+from jupyter_hf_cache.storage.blobs import BlobId, LocalPartial
+from jupyter_hf_cache.storage.sidecar import Sidecar
+from jupyter_hf_cache.upstream.speed import Speed
 from jupyter_hf_cache.upstream.transfer import Source, SourceLost, transfer
+from jupyter_hf_cache.upstream.underway import Part, UnderWay
 
 logger = logging.getLogger(__name__)
 
@@ -39,10 +41,14 @@ MAX_AHEAD_OF_HASH = 256 * 1024 * 1024
 _HASH_STEP = 4 * 1024 * 1024
 _HASH_LAG = 1024 * 1024
 _ATTEMPTS_WITHOUT_PROGRESS = 5
+_CLAIMS_IN_SIDECAR = 64
 _BACKOFF_SECONDS = (0.05, 0.3, 1.0, 2.0, 4.0)
-_NEAR = 8 * 1024 * 1024
+# What a connection reaches this soon is left to it; and if others have fetched less than this ahead
+# of it, it reads over that rather than make room for a new one. So much may be fetched twice.
+NEAR = 8 * 1024 * 1024
 
 State = Literal["running", "verified", "kept", "unkept", "failed", "paused"]
+_OVER = ("kept", "unkept", "failed", "paused")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,28 +60,6 @@ class Pools:
     hash: Executor
 
 
-@dataclass(slots=True)
-class Speed:
-    """Bytes per second over the last few seconds. Guarded by the fill's lock."""
-
-    marks: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=64))
-
-    def add(self, now: float, count: int) -> None:
-        """Note `count` bytes that arrived at `now` (monotonic seconds)."""
-        if self.marks and now - self.marks[-1][0] < 0.1:
-            when, before = self.marks[-1]
-            self.marks[-1] = (when, before + count)
-        else:
-            self.marks.append((now, count))
-
-    def value(self, now: float) -> float:
-        """Return bytes per second over the last five seconds."""
-        recent = [(when, count) for when, count in self.marks if now - when < 5.0]
-        if not recent:
-            return 0.0
-        return sum(count for _, count in recent) / max(now - recent[0][0], 0.1)
-
-
 class Fill:
     """One running download. Thread-safe.
 
@@ -84,11 +68,15 @@ class Fill:
         partial: where the bytes go; owned by the fill from here on.
         source: the first caller's way to the bytes.
         pools: executors for fetching and hashing.
-        on_end: called once from a worker thread with the fill when it has ended, before waiting
-        readers
-            are told of a failure.
+        on_end: called once from a worker thread when it is settled how the fill ends (`outcome`),
+            before any reader is told of a failure: what a client does next must find it noted.
         linger: seconds it goes on after its last reader left.
         range_safe: the origin may be believed before the digest is known (TLS or loopback).
+
+    Attributes:
+        state: how things stand for readers.
+        outcome: how it ends; None while that is open.
+        released: set when the lease on the blob was given up.
     """
 
     def __init__(
@@ -112,6 +100,8 @@ class Fill:
         self.started = time.time()
         self.error: HfCacheError | None = None
         self.state: State = "running"
+        self.outcome: State | None = None
+        self.released = threading.Event()
         self.sent = 0
         self.fetched = 0
         self.sha256 = ""
@@ -124,7 +114,7 @@ class Fill:
         self._idle_since = time.monotonic()
         self._jobs = 0
         self._whole = False
-        self._in_flight: list[tuple[int, int]] = []
+        self._under_way = UnderWay()
         self._hashing = False
         self._hashed = 0
         self._digest = Hasher(blob.digest.algorithm, partial.size)
@@ -135,14 +125,27 @@ class Fill:
     # -- readers
 
     def join(self, source: Source) -> bool:
-        """Add a reader; False when the fill is over and another one is needed."""
+        """Add a reader; False when the fill is over, or of another origin.
+
+        Who only names a digest must not be handed what another origin delivers.
+        """
         with self._changed:
-            if self.state not in ("running", "verified"):
+            joinable = self._running or self.state == "verified"
+            if not joinable or source.origin_id != self.origin_id:
                 return False
             self._readers += 1
             if all(known.key != source.key for known in self.sources):
                 self.sources.append(source)
             return True
+
+    @property
+    def origin_id(self) -> str:
+        """The origin whose bytes these are."""
+        return self.sources[0].origin_id
+
+    @property
+    def _running(self) -> bool:
+        return self.outcome is None and self.state == "running"
 
     def leave(self) -> None:
         """Remove a reader. A fill of ranges only ends with its last reader; a whole one lingers."""
@@ -197,15 +200,27 @@ class Fill:
             return self.size
         if self.state in ("failed", "paused"):
             raise self.error or UpstreamError("The download was stopped.")
+        if self.outcome is not None:
+            return offset
         if completing:
             return max(offset, min(self.partial.available(offset), self.size - HOLD_BACK))
         return self.partial.available(offset) if self.range_safe else offset
 
     def read(self, offset: int, length: int) -> bytes:
-        """Return bytes below `available`, and remember that they were given out."""
+        """Return bytes below `available`, and remember that they were given out.
+
+        Raises:
+            HfCacheError: the fill failed meanwhile, or the file lost its bytes.
+        """
         data = self.partial.read(offset, length)
         with self._changed:
+            if self.outcome is not None and not self.verified:
+                # How much was given out is noted already; nothing may be added to it.
+                self._changed.wait_for(lambda: self.state in _OVER)
+                raise self.error or UpstreamError("The download was stopped.")
             self.sent = max(self.sent, offset + len(data))
+        if not data and length:
+            raise StorageError("The file that is being received became shorter.")
         return data
 
     # -- wants
@@ -213,11 +228,12 @@ class Fill:
     def want_all(self) -> None:
         """Fetch whatever is missing, from the start on, and verify."""
         with self._changed:
-            if self._whole or self.state != "running":
+            if self._whole or not self._running:
                 return
             self._whole = True
             self._jobs += 1
-        self._pools.fetch.submit(self._job, self._fetch_all)
+            part = self._under_way.begin(0, 0)
+        self._pools.fetch.submit(self._job, functools.partial(self._fetch, part, whole=True))
         self._kick_hash()
 
     def want(self, start: int, end: int) -> None:
@@ -225,17 +241,17 @@ class Fill:
         if not self.range_safe:
             self.want_all()
             return
-        jobs = []
         with self._changed:
-            if self.state != "running":
+            if not self._running:
                 return
-            for gap_start, gap_end in self.partial.missing(start, end):
-                for piece in _outside(gap_start, gap_end, self._in_flight):
-                    self._in_flight.append(piece)
-                    self._jobs += 1
-                    jobs.append(piece)
-        for piece in jobs:
-            self._pools.ranges.submit(self._job, functools.partial(self._fetch_piece, *piece))
+            parts = [
+                self._under_way.begin(*piece)
+                for gap in self.partial.missing(start, end)
+                for piece in self._under_way.outside(*gap)
+            ]
+            self._jobs += len(parts)
+        for part in parts:
+            self._pools.ranges.submit(self._job, functools.partial(self._fetch, part, whole=False))
         self._kick_hash()
 
     # -- jobs
@@ -255,72 +271,79 @@ class Fill:
                 self._jobs -= 1
             self._settle()
 
-    def _fetch_all(self) -> None:
-        while True:
-            self._fetch_gaps()
-            with self._changed:
-                # A reader may have joined after the decision to stop for want of readers.
-                missing = bool(self.partial.missing(0, self.size))
-                if self.state != "running" or not missing or self._readers == 0:
-                    self._whole = False
-                    return
-
-    def _fetch_gaps(self) -> None:
-        while not self._stopped(whole=True):
-            gaps = self.partial.missing(0, self.size)
-            if not gaps:
-                return
-            start, end = gaps[0]
-            with self._changed:
-                reserved = (start, min(end, start + _NEAR))
-                self._in_flight.append(reserved)
-            try:
-                self._fetch(start, end, whole=True)
-            finally:
-                with self._changed:
-                    self._in_flight.remove(reserved)
-
-    def _fetch_piece(self, start: int, end: int) -> None:
-        while True:
-            self._fetch(start, end, whole=False)
-            with self._changed:
-                missing = bool(self.partial.missing(start, end))
-                if self.state != "running" or not missing or self._readers == 0:
-                    self._in_flight.remove((start, end))
-                    return
-
-    def _fetch(self, start: int, end: int, *, whole: bool) -> None:
-        """Bring [start, end) in, over as many connections and sources as it takes."""
+    def _fetch(self, part: Part, *, whole: bool) -> None:
+        """Bring a part in, or all that is missing, over as many connections and sources as it
+        takes."""
         failures = 0
-        while not self._stopped(whole=whole):
-            gaps = self.partial.missing(start, end)
-            if not gaps:
-                return
-            gap_start, gap_end = gaps[0]
-            before = self.fetched
-            try:
-                transfer(
-                    self.sources[0],
-                    gap_start,
-                    gap_end,
-                    self.size,
-                    sink=self._received,
-                    go_on=lambda: not self._stopped(whole=whole),
-                )
-            except SourceLost as lost:
-                self._next_source(lost)
-            except UpstreamError as error:
-                failures = 1 if self.fetched > before else failures + 1
-                if failures > _ATTEMPTS_WITHOUT_PROGRESS:
-                    raise
-                self._pause_between(failures, error)
+        try:
+            while (gap := self._next_gap(part, whole=whole)) is not None:
+                before, source = part.received, self.sources[0]
+                try:
+                    transfer(
+                        source,
+                        *gap,
+                        self.size,
+                        sink=functools.partial(self._received, part, gap[1], whole=whole),
+                        go_on=functools.partial(self._goes_on, part, whole=whole),
+                    )
+                except SourceLost as lost:
+                    self._lose(source, lost)
+                except UpstreamError as error:
+                    failures = 1 if part.received > before else failures + 1
+                    if failures > _ATTEMPTS_WITHOUT_PROGRESS:
+                        raise
+                    self._pause_between(failures, error)
+        finally:
+            with self._changed:
+                self._under_way.end(part)
+                self._changed.notify_all()
 
-    def _next_source(self, lost: SourceLost) -> None:
-        """Go on with a joiner's own right when the first caller's is gone."""
+    def _next_gap(self, part: Part, *, whole: bool) -> tuple[int, int] | None:
+        """Return what this connection fetches next, or end its part.
+
+        That it ends is decided in one step with the look at what is wanted: whoever wants more
+        after it starts another one.
+        """
         with self._changed:
-            if len(self.sources) < 2:
-                raise lost.error from lost
-            self.sources.pop(0)
+            while True:
+                start, end = (0, self.size) if whole else (part.start, part.end)
+                gaps = self.partial.missing(start, end)
+                if not gaps or self._stopped(whole=whole):
+                    if whole:
+                        self._whole = False
+                    self._under_way.end(part)
+                    return None
+                if not whole:
+                    return gaps[0]
+                part.start = part.end = 0
+                free = next((one for gap in gaps for one in self._under_way.outside(*gap)), None)
+                if free is not None:
+                    part.start, part.end = free[0], min(free[1], free[0] + NEAR)
+                    return free
+                self._changed.wait(1.0)
+
+    def _goes_on(self, part: Part, *, whole: bool) -> bool:
+        with self._changed:
+            if self._stopped(whole=whole):
+                return False
+            return not whole or self._covered_from(part.start, part) - part.start < NEAR
+
+    def _covered_from(self, offset: int, part: Part) -> int:
+        """Return the end of what is there or under way elsewhere, from `offset` on."""
+        reached = offset
+        while True:
+            further = self._under_way.reach(self.partial.available(reached), but=part)
+            if further <= reached:
+                return reached
+            reached = further
+
+    def _lose(self, source: Source, lost: SourceLost) -> None:
+        """Go on with a joiner's own right when that of `source` is gone."""
+        with self._changed:
+            if source in self.sources:
+                if len(self.sources) == 1:
+                    raise lost.error from lost
+                self.sources.remove(source)
 
     def _pause_between(self, failures: int, error: UpstreamError) -> None:
         wait = _BACKOFF_SECONDS[min(failures, len(_BACKOFF_SECONDS)) - 1]
@@ -330,27 +353,30 @@ class Fill:
         logger.info("fill of %s: %s; again in %.1f s", self.blob, error.message, wait)
         deadline = time.monotonic() + wait
         with self._changed:
-            while self.state == "running" and time.monotonic() < deadline:
+            while self._running and time.monotonic() < deadline:
                 self._changed.wait(max(0.0, deadline - time.monotonic()))
 
-    def _received(self, offset: int, data: bytes) -> None:
+    def _received(self, part: Part, gap_end: int, offset: int, data: bytes, *, whole: bool) -> None:
         self.partial.write(offset, data)
         with self._changed:
+            part.received += len(data)
             self.fetched += len(data)
+            if whole:
+                part.start = offset + len(data)
+                part.end = min(gap_end, part.start + NEAR)
             self._speed.add(time.monotonic(), len(data))
         self._notify()
         self._kick_hash()
         with self._changed:
-            while (
-                self._whole
-                and self.state == "running"
-                and self._hashing
-                and offset - self._hashed > MAX_AHEAD_OF_HASH
-            ):
+            while whole and self._running and self._hashing and self._unhashed > MAX_AHEAD_OF_HASH:
                 self._changed.wait(1.0)
 
+    @property
+    def _unhashed(self) -> int:
+        return self.partial.available(0) - self._hashed
+
     def _stopped(self, *, whole: bool) -> bool:
-        if self.state != "running":
+        if not self._running:
             return True
         if self._readers > 0:
             return False
@@ -366,7 +392,7 @@ class Fill:
             reached = self.partial.available(0)
             complete = reached >= self.size
             due = complete or (self._whole and reached - self._hashed >= _HASH_LAG)
-            if not due or self._hashing or self.state != "running":
+            if not due or self._hashing or not self._running:
                 return
             self._hashing = True
             self._jobs += 1
@@ -376,13 +402,15 @@ class Fill:
         while True:
             with self._changed:
                 reached = self.partial.available(0)
-                if self.state != "running" or (self._hashed >= reached and reached < self.size):
+                if not self._running or (self._hashed >= reached and reached < self.size):
                     self._hashing = False
                     return
             if self._hashed >= self.size:
                 self._conclude()
                 return
             data = self.partial.read(self._hashed, min(_HASH_STEP, reached - self._hashed))
+            if not data:
+                raise StorageError("The file that is being received became shorter.")
             self._digest.update(data)
             if self._sha256 is not None:
                 self._sha256.update(data)
@@ -397,44 +425,53 @@ class Fill:
                 "failed",
                 VerificationFailed(
                     f"The upstream's bytes do not have the digest {self.blob.digest}.",
-                    advice="Nothing of it was kept. Try again; if it stays, the upstream or a proxy "
-                    "before it damages files.",
+                    advice="Nothing of it was kept. Try again; if it stays, the upstream or a "
+                    "proxy before it damages files.",
                 ),
             )
             return
         self.sha256 = (self._sha256 or self._digest).hexdigest()
         with self._changed:
+            if self.outcome is not None:
+                return
             self.state = "verified"
         self._notify()
-        source = self.sources[0]
-        sidecar = Sidecar(
-            size=self.size,
-            sha256=self.sha256,
-            origins=[source.origin_id],
-            claims=[source.claim],
-            created=time.time(),
-        )
         try:
-            self.partial.commit(sidecar)
+            self.partial.commit(self._sidecar())
         except OSError as error:
             logger.warning("blob %s is verified but cannot be kept: %s", self.blob, error)
             self._end("unkept", None)
         else:
             self._end("kept", None)
 
+    def _sidecar(self) -> Sidecar:
+        with self._changed:
+            claims = [source.claim for source in self.sources]
+        return Sidecar(
+            size=self.size,
+            sha256=self.sha256,
+            origins=[self.origin_id],
+            claims=claims[:_CLAIMS_IN_SIDECAR],
+            created=time.time(),
+        )
+
     # -- ending
 
-    def _end(self, state: State, error: HfCacheError | None) -> None:
+    def _end(self, outcome: State, error: HfCacheError | None) -> None:
         with self._changed:
-            if self.state in ("kept", "unkept", "failed", "paused"):
+            if self.outcome is not None:
                 return
-            if self.state == "verified" and state == "failed":
+            if self.state == "verified" and outcome in ("failed", "paused"):
                 return
             self.error = error
-            self.state = state
-            self._changed.notify_all()
-        self._on_end(self)
-        self._notify()
+            self.outcome = outcome
+        try:
+            self._on_end(self)
+        finally:
+            with self._changed:
+                self.state = outcome
+                self._changed.notify_all()
+            self._notify()
 
     def stop(self) -> None:
         """End now and keep what is there for the next fill: the cache is shutting down."""
@@ -445,34 +482,26 @@ class Fill:
         """End an idle fill, and close the file once nobody needs it."""
         with self._changed:
             idle = self._jobs == 0 and self._readers == 0
-            pause = idle and self.state == "running"
+            pause = idle and self._running
         if pause:
             self._end("paused", UpstreamError("The download was stopped."))
         with self._changed:
-            over = self.state in ("kept", "unkept", "failed", "paused")
-            release = over and self._jobs == 0
+            release = self.state in _OVER and self._jobs == 0
             close = release and self._readers == 0 and not self._closed
             self._closed = self._closed or close
         if close:
             self.partial.close()
+            self.released.set()
         elif release:
-            self.partial.release()
+            self.release()
+
+    def release(self) -> None:
+        """Give up the lease on the blob; readers may still use the file."""
+        self.partial.release()
+        self.released.set()
 
     def _notify(self) -> None:
         with self._changed:
             watchers = list(self._watchers)
         for watcher in watchers:
             watcher()
-
-
-def _outside(start: int, end: int, taken: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return the parts of [start, end) that no interval in `taken` covers."""
-    pieces = [(start, end)]
-    for low, high in taken:
-        pieces = [
-            part
-            for a, b in pieces
-            for part in ((a, min(b, low)), (max(a, high), b))
-            if part[0] < part[1]
-        ]
-    return pieces

@@ -11,12 +11,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
-from jupyter_hf_cache.errors import OutOfSpace, StorageError, VerificationFailed
+from jupyter_hf_cache.errors import OutOfSpace, StorageError, UpstreamError, VerificationFailed
 from jupyter_hf_cache.storage.blobs import BlobId, LocalBlobStore
 from jupyter_hf_cache.storage.budget import Budget, Reservation
 from jupyter_hf_cache.upstream.fill import Fill, Pools
@@ -27,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 _ATTEMPTS_AT_A_DIGEST = 2
 _REST_AFTER_FAILURE_SECONDS = 10.0
+_WAIT_FOR_LEASE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,9 @@ class Fills:
         self._on_fetched = on_fetched
         self._lock = threading.Lock()
         self._fills: dict[BlobId, Fill] = {}
+        # Ended fills hold their lease a moment longer; those of this process are waited for.
+        self._holders: weakref.WeakValueDictionary[BlobId, Fill] = weakref.WeakValueDictionary()
+        self._stopped = False
         self._reservations: dict[int, Reservation] = {}
         self._resting: dict[BlobId, tuple[float, VerificationFailed]] = {}
         self._recent: deque[FillReport] = deque(maxlen=50)
@@ -86,23 +92,38 @@ class Fills:
 
         Returns:
             None when the blob was kept meanwhile, or cannot be kept now (no room, or another
-            process fills it): the caller looks again, then streams it through unkept.
+            process or another origin fills it): the caller looks again, then streams it through
+            unkept.
 
         Raises:
             VerificationFailed: it failed twice just now.
+            UpstreamError: the cache is shutting down.
             StorageError: the disk refuses to be written.
         """
-        with self._lock:
-            fill = self._fills.get(blob)
-            if fill is not None and fill.join(source):
-                return fill
-            self._check_resting(blob)
-            if self._store.size_of(blob) is not None:
+        deadline = time.monotonic() + _WAIT_FOR_LEASE_SECONDS
+        while True:
+            with self._lock:
+                fill = self._fills.get(blob)
+                if fill is not None and fill.join(source):
+                    return fill
+                holder = self._holders.get(blob)
+                if holder is None or holder.released.is_set():
+                    return self._begin(blob, size, source, range_safe=range_safe)
+                if holder is fill and fill.outcome is None:
+                    return None
+            if not holder.released.wait(deadline - time.monotonic()):
                 return None
-            fill = self._start(blob, size, source, range_safe=range_safe, attempt=1)
-            if fill is not None:
-                fill.join(source)
-            return fill
+
+    def _begin(self, blob: BlobId, size: int, source: Source, *, range_safe: bool) -> Fill | None:
+        self._check_resting(blob)
+        if self._stopped:
+            raise UpstreamError("The cache is shutting down.", status=503)
+        if self._store.size_of(blob) is not None:
+            return None
+        fill = self._start(blob, size, source, range_safe=range_safe, attempt=1)
+        if fill is not None:
+            fill.join(source)
+        return fill
 
     def running(self, blob: BlobId) -> Fill | None:
         """Return the running fill of `blob`, without joining it."""
@@ -118,19 +139,20 @@ class Fills:
         self, blob: BlobId, size: int, source: Source, *, range_safe: bool, attempt: int
     ) -> Fill | None:
         try:
-            reservation = self._budget.reserve(size)
+            reservation = self._budget.reserve(blob, size)
         except OutOfSpace as full:
             logger.info("streaming %s through unkept: %s", blob, full.message)
             return None
         try:
-            partial = self._store.partial(blob, size)
+            partial = self._store.partial(blob, size, source.origin_id)
         except OSError as error:
             reservation.release(kept=False)
             raise StorageError(f"The cache cannot be written: {error.strerror}.") from error
         if partial is None:
             reservation.release(kept=False)
-            logger.info("another process fills %s; streaming it through unkept", blob)
+            logger.info("another process fills %s, or just kept it", blob)
             return None
+        reservation.follow(lambda: partial.present)
         fill = Fill(
             blob,
             partial,
@@ -141,29 +163,34 @@ class Fills:
             range_safe=range_safe,
             attempt=attempt,
         )
-        self._fills[blob] = fill
+        self._fills[blob] = self._holders[blob] = fill
         self._reservations[id(fill)] = reservation
         return fill
 
     # -- ends
 
     def _ended(self, fill: Fill) -> None:
-        self._on_fetched(fill.fetched)
-        kept = fill.state == "kept"
-        if kept:
-            self._budget.note_kept(fill.blob, fill.size)
+        kept = fill.outcome == "kept"
+        try:
+            if kept:
+                self._budget.note_kept(fill.blob, fill.size)
+        except StorageError as error:
+            # The blob is there all the same; its record is made at the next start.
+            logger.warning("blob %s is kept without a record: %s", fill.blob, error.message)
         with self._lock:
-            reservation = self._reservations.pop(id(fill), None)
-            if reservation is not None:
-                reservation.release(kept=kept)
+            self._reservations.pop(id(fill)).release(kept=kept)
             self._recent.appendleft(report(fill))
             if self._fills.get(fill.blob) is fill:
                 del self._fills[fill.blob]
-        if kept:
-            self._clear_taint(fill.blob)
-            self._on_kept(fill.blob, fill.size)
-        elif isinstance(fill.error, VerificationFailed):
-            self._quarantine(fill, fill.error)
+        try:
+            self._on_fetched(fill.fetched)
+            if kept:
+                self._clear_taint(fill.blob)
+                self._on_kept(fill.blob, fill.size)
+            elif isinstance(fill.error, VerificationFailed):
+                self._quarantine(fill, fill.error)
+        except StorageError as error:
+            logger.warning("the end of the fill of %s is not noted: %s", fill.blob, error.message)
 
     def _clear_taint(self, blob: BlobId) -> None:
         if self._taints.is_tainted(blob) and (reader := self._store.open(blob)) is not None:
@@ -178,21 +205,27 @@ class Fills:
             where = fill.partial.quarantine(error.message)
         except OSError as failure:
             logger.warning("blob %s cannot be quarantined: %s", fill.blob, failure)
-            return
-        self._taints.taint(fill.blob, sent=fill.sent, quarantined=where)
-        fill.partial.release()
+            where = Path()
+        try:
+            self._taints.taint(fill.blob, sent=fill.sent, quarantined=where)
+        finally:
+            self._retry(fill, error)
+
+    def _retry(self, fill: Fill, error: VerificationFailed) -> None:
+        """Start once more from nothing; a second failure rests."""
         with self._lock:
+            again = None
+            fill.release()
             if fill.attempt >= _ATTEMPTS_AT_A_DIGEST:
                 self._resting[fill.blob] = (time.monotonic() + _REST_AFTER_FAILURE_SECONDS, error)
-                return
-            source = fill.sources[0]
-            again = self._start(
-                fill.blob,
-                fill.size,
-                source,
-                range_safe=fill.range_safe,
-                attempt=fill.attempt + 1,
-            )
+            elif not self._stopped:
+                again = self._start(
+                    fill.blob,
+                    fill.size,
+                    fill.sources[0],
+                    range_safe=fill.range_safe,
+                    attempt=fill.attempt + 1,
+                )
         if again is not None:
             again.want_all()
 
@@ -208,11 +241,13 @@ class Fills:
     def stop(self) -> None:
         """End all fills, keeping what they have; for shutting down."""
         with self._lock:
+            self._stopped = True
             fills = list(self._fills.values())
         for fill in fills:
             fill.stop()
         for executor in self._executors:
-            executor.shutdown(wait=True, cancel_futures=True)
+            # Jobs that wait end at once, and only a job that ran lets its fill close its file.
+            executor.shutdown(wait=True)
 
 
 def report(fill: Fill) -> FillReport:
@@ -225,6 +260,6 @@ def report(fill: Fill) -> FillReport:
         speed=fill.speed(),
         readers=fill.readers,
         started=fill.started,
-        state=fill.state,
+        state=fill.outcome or fill.state,
         error=fill.error.message if fill.error is not None else None,
     )

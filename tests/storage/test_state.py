@@ -321,7 +321,7 @@ class TestRefusingDisks:
             table = StateTable(tmp_path / "table")
             table.set("a", 1)
             filler = tmp_path / "filler"
-            with pytest.raises(OSError), filler.open("wb", buffering=0) as file:  # noqa: PT011
+            with pytest.raises(OSError), filler.open("wb", buffering=0) as file:
                 while True:
                     file.write(bytes(4096))
             with pytest.raises(StorageError):

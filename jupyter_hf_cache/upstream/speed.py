@@ -1,0 +1,34 @@
+"""How fast bytes arrive.
+
+Responsible for: a mean over the last few seconds.
+Not responsible for: locking; the owner does that.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+_SECONDS = 5.0
+
+
+@dataclass(slots=True)
+class Speed:
+    """Bytes per second over the last few seconds."""
+
+    marks: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=64))
+
+    def add(self, now: float, count: int) -> None:
+        """Note `count` bytes that arrived at `now` (monotonic seconds)."""
+        if self.marks and now - self.marks[-1][0] < 0.1:
+            when, before = self.marks[-1]
+            self.marks[-1] = (when, before + count)
+        else:
+            self.marks.append((now, count))
+
+    def value(self, now: float) -> float:
+        """Return bytes per second over the last five seconds."""
+        recent = [(when, count) for when, count in self.marks if now - when < _SECONDS]
+        if not recent:
+            return 0.0
+        return sum(count for _, count in recent) / max(now - recent[0][0], 0.1)
