@@ -22,8 +22,7 @@ get = hf.snapshot_download
 tiny = "hf-internal-testing/tiny-random-bert"
 fs = hf.HfFileSystem()
 with fs.open("org/large/shard.bin", "rb", block_size=1 << 20) as file:
-    file.seek(2_000_000)
-    piece = hashlib.sha256(file.read(1000)).hexdigest()
+    pieces = [hashlib.sha256(file.read(1 << 20)).hexdigest() for _ in range(3)]
 tell({
     "snapshot": sums(get(tiny)),
     "at a tag": sums(get(tiny, revision="v1.0")),
@@ -38,7 +37,7 @@ tell({
     "private": sums(get("org/private", token="hf_alice")),
     "missing": error(hf.hf_hub_download, tiny, "no.txt")[:1],
     "exists": [hf.file_exists(tiny, "config.json"), hf.file_exists(tiny, "no.txt")],
-    "piece": piece,
+    "pieces": pieces,
     "files": sorted(hf.list_repo_files(tiny)),
 })
 """
