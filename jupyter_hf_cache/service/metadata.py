@@ -168,8 +168,7 @@ class Metadata:
 
     def _lifetime(self, request: HubRequest) -> float:
         if request.kind in (Kind.TREE, Kind.PATHS_INFO):
-            moving = any(name.startswith("expand") for name, _ in parse_qsl(request.query))
-            return self._lifetimes.metadata if moving else _FOR_EVER
+            return self._lifetimes.metadata if _is_expanded(request.query) else _FOR_EVER
         if request.kind is Kind.COMMITS and is_commit(request.revision or ""):
             return _FOR_EVER
         return self._lifetimes.metadata
@@ -217,7 +216,21 @@ class Metadata:
             known = self._listings.get(key)
             if known is not None and self._holds(request, caller, known):
                 return known
+            request = self._page_at_commit(request, caller)
         return self._fetch(key, request, caller, headers, body)
+
+    def _page_at_commit(self, request: HubRequest, caller: Caller) -> HubRequest:
+        """While a branch is known well enough, its page is asked for at that commit: page and
+        files must speak of one."""
+        repo, revision = request.repo, request.revision or "main"
+        if request.kind is not Kind.INFO or repo is None or is_commit(revision):
+            return request
+        pointer = self._revisions.get(caller, repo, revision)
+        changed = self._changes.last(caller.scope, repo)
+        if pointer is None or not is_fresh(pointer, self._lifetimes.revision, time.time(), changed):
+            return request
+        path = api_path(repo, "revision", pointer.commit)
+        return replace(request, path=path, revision=pointer.commit)
 
     def _fetch(
         self,
@@ -243,14 +256,19 @@ class Metadata:
             self._note_refusal(key, request, caller, refused)
             raise
         self._note_right(request, caller, listing)
-        if request.kind is Kind.INFO and request.repo is not None and listing.commit is not None:
-            revision = request.revision or "main"
-            if not is_commit(revision):
-                pointer = Revision(listing.commit, time.time())
-                self._revisions.put(caller, request.repo, revision, pointer)
+        self._note_commit(request, caller, listing)
         self._listings.put(key, listing)
         self._usage.miss()
         return listing
+
+    def _note_commit(self, request: HubRequest, caller: Caller, listing: Listing) -> None:
+        """Keep where a moving ref points, as a repo's page tells."""
+        revision = request.revision or "main"
+        if request.kind is not Kind.INFO or request.repo is None or is_commit(revision):
+            return
+        if listing.commit is not None:
+            pointer = Revision(listing.commit, time.time())
+            self._revisions.put(caller, request.repo, revision, pointer)
 
     def _note_right(self, request: HubRequest, caller: Caller, listing: Listing) -> None:
         """Keep what an answer proves: that this identity may see this kind of page."""
@@ -360,6 +378,13 @@ def _key(request: HubRequest, caller: Caller, headers: Mapping[str, str], body: 
     fields = {name for name, _ in parse_qsl(request.query, keep_blank_values=True)}
     passing = request.kind in _ENDLESS or not fields <= _USUAL_FIELDS
     return listing_key(caller.scope, caller.identity, *repo, *what, passing=passing)
+
+
+def _is_expanded(query: str) -> bool:
+    """Return whether a tree was asked for with the last commit and scan of each file; scans go
+    on."""
+    values = {value.lower() for name, value in parse_qsl(query) if name == "expand"}
+    return bool(values - {"false", "0"})
 
 
 def _page_of(repo: RepoRef, revision: str | None) -> HubRequest:
