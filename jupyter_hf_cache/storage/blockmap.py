@@ -199,4 +199,5 @@ def stored_bytes(path: Path) -> int:
         return 0
     if len(raw) < _HEADER.size or not raw.startswith(_MAGIC):
         return 0
-    return raw[_HEADER.size :].count(1) * BLOCK_SIZE
+    size = int(_HEADER.unpack_from(raw)[2])
+    return min(raw[_HEADER.size :].count(1) * BLOCK_SIZE, size)
