@@ -18,7 +18,9 @@ WEIGHTS = BigFile(8 * MIB + 12345, seed=1)
 
 
 def curl(*words: str, check: bool = True) -> subprocess.CompletedProcess[bytes]:
-    done = subprocess.run(["curl", "-sS", "--noproxy", "*", *words], capture_output=True, timeout=60)
+    done = subprocess.run(
+        ["curl", "-sS", "--noproxy", "*", *words], capture_output=True, timeout=60
+    )
     assert not check or done.returncode == 0, done.stderr.decode()
     return done
 
@@ -55,7 +57,7 @@ def test_a_download_that_was_cut_is_resumed(
     hub.fault("stall", "curl-resume.bin", host="cdn", at=2 * MIB)
     with subprocess.Popen(["curl", "-sS", "--noproxy", "*", "-o", str(target), url]) as process:
         assert hub.faults.wait_until_stalled()
-        wait_for(lambda: target.exists() and target.stat().st_size >= MIB or None, "first bytes")
+        wait_for(lambda: (target.exists() and target.stat().st_size >= MIB) or None, "start")
         process.kill()
     hub.faults.release()
     kept = target.stat().st_size

@@ -26,7 +26,7 @@ result["{name}"] = [len(rows), rows[7]["text"], len(streamed), streamed[49]["tex
 """
     for name, source in SOURCES.items()
 )
-EXPECTED = dict.fromkeys(SOURCES, [50, "row 7", 50, "row 49"])
+EXPECTED = {name: [50, "row 7", 50, "row 49"] for name in SOURCES}
 
 
 @pytest.fixture

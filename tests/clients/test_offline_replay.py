@@ -115,9 +115,7 @@ tell([words(hf.hf_hub_download, "org/gated", "model.bin", token="hf_reader"),
         assert "LocalEntryNotFoundError" in kinds
 
 
-def test_a_stranger_gets_no_private_file_from_the_kept_ones(
-    replay: Replay, tmp_path: Path
-) -> None:
+def test_a_stranger_gets_no_private_file_from_the_kept_ones(replay: Replay, tmp_path: Path) -> None:
     script = """
 import huggingface_hub as hf
 tell([bool(error(hf.hf_hub_download, "org/private", "model.bin", token=token))
