@@ -19,6 +19,7 @@ from jupyter_hf_cache.answers import Answer, BlobBody, BytesBody, FillBody, Stre
 from jupyter_hf_cache.errors import BadRequest, VerificationFailed
 from jupyter_hf_cache.protocol.headers import sandbox_headers
 from jupyter_hf_cache.web.handler import CacheHandler
+from jupyter_hf_cache.web.sendfile import body_sender
 from jupyter_hf_cache.web.uploads import BodyPipe
 
 CHUNK_SIZE = 1024 * 1024
@@ -186,6 +187,15 @@ class ContentHandler(CacheHandler):
 
     async def _send_blob(self, body: BlobBody) -> None:
         offset = body.start
+        if body.end - offset >= CHUNK_SIZE:
+            await self.flush()
+            sender = body_sender(self, self.context.pools.sending)
+            if sender is not None:
+                try:
+                    await sender.send(body.reader.fileno(), offset, body.end)
+                finally:
+                    sender.close()
+                return
         while offset < body.end:
             length = min(CHUNK_SIZE, body.end - offset)
             data = await self.context.run_disk(body.reader.read, offset, length)

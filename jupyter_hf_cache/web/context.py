@@ -34,6 +34,7 @@ CAPABILITY_PURPOSE = "capability"
 
 _METADATA_THREADS = 32
 _DISK_THREADS = 8
+_SENDING_THREADS = 8
 _THROUGH_THREADS = 32
 
 
@@ -91,17 +92,19 @@ class ServiceSlot:
 
 class Pools:
     """Bounded threads for blocking work: one pool for what waits for a table or a short answer of
-    the upstream, one for files, one for bodies that pass through, which may take hours.
+    the upstream, one for reading files, one for sending them, one for bodies that pass through,
+    which may take hours.
     """
 
     def __init__(self) -> None:
         self.metadata = ThreadPoolExecutor(_METADATA_THREADS, thread_name_prefix="hf-cache-meta")
         self.disk = ThreadPoolExecutor(_DISK_THREADS, thread_name_prefix="hf-cache-disk")
+        self.sending = ThreadPoolExecutor(_SENDING_THREADS, thread_name_prefix="hf-cache-send")
         self.through = ThreadPoolExecutor(_THROUGH_THREADS, thread_name_prefix="hf-cache-through")
 
     def close(self) -> None:
         """Take no more work and drop what has not begun; does not wait."""
-        for pool in (self.metadata, self.disk, self.through):
+        for pool in (self.metadata, self.disk, self.sending, self.through):
             pool.shutdown(wait=False, cancel_futures=True)
 
 

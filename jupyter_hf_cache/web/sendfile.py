@@ -1,0 +1,134 @@
+"""Sending a file's bytes without bringing them into the process.
+
+Responsible for: `os.sendfile` from a file to a client's connection, in short steps of a worker
+thread, waiting on the event loop while the client is slow.
+Not responsible for: the head of the answer, or whether the bytes may be sent (`web.content`).
+
+The connection stays Tornado's: only the body goes past its buffers, and Tornado is told how long it
+was, so that keep-alive, pipelining, the access line and a client that leaves are handled as always.
+A duplicate of the descriptor is used, because a number that Tornado closes may be somebody else's
+connection a moment later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Any
+
+from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
+from tornado.web import RequestHandler
+
+STEP = 16 * 1024 * 1024
+_PATIENCE_MS = 20
+
+
+class BodySender:
+    """Sends parts of files as the body of one answer whose head was flushed already.
+
+    Made by `body_sender`; used on the event loop; `close` ends it.
+    """
+
+    def __init__(self, connection: Any, stream: IOStream, pool: Executor) -> None:
+        self._connection = connection
+        self._stream = stream
+        self._pool = pool
+        self._loop = asyncio.get_running_loop()
+        self._fd = os.dup(stream.socket.fileno())
+        stream.set_nodelay(True)
+
+    async def send(self, file: int, start: int, end: int) -> None:
+        """Send bytes [start, end) of an open file.
+
+        Args:
+            file: a descriptor that stays open until this returns.
+
+        Raises:
+            StreamClosedError: the client left.
+            OSError: the file cannot be read to `end`.
+        """
+        offset = start
+        while offset < end:
+            if self._stream.closed():
+                raise StreamClosedError
+            step = min(STEP, end - offset)
+            sent = await self._loop.run_in_executor(
+                self._pool, _send_some, self._fd, file, offset, step
+            )
+            offset += sent
+            self._connection._expected_content_remaining -= sent
+            if offset < end and sent < step:
+                await self._writable()
+
+    async def _writable(self) -> None:
+        """Wait for the client, without a thread."""
+        ready = asyncio.Event()
+        self._loop.add_writer(self._fd, ready.set)
+        try:
+            while not ready.is_set():
+                if self._stream.closed():
+                    raise StreamClosedError
+                try:
+                    await asyncio.wait_for(ready.wait(), 5.0)
+                except asyncio.TimeoutError:
+                    # A closed connection is noticed by Tornado's own descriptor; look again.
+                    continue
+        finally:
+            self._loop.remove_writer(self._fd)
+
+    def close(self) -> None:
+        """Give the duplicate back."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def body_sender(handler: RequestHandler, pool: Executor) -> BodySender | None:
+    """Return a sender for a handler whose head was flushed.
+
+    None where only Tornado can send: TLS, no `sendfile`, or a connection that is not the plain one
+    of its HTTP server.
+    """
+    connection: Any = handler.request.connection
+    stream = getattr(connection, "stream", None)
+    if not isinstance(stream, IOStream) or isinstance(stream, SSLIOStream):
+        return None
+    if not hasattr(os, "sendfile") or stream.closed() or stream.writing():
+        return None
+    if not isinstance(getattr(connection, "_expected_content_remaining", None), int):
+        return None
+    try:
+        return BodySender(connection, stream, pool)
+    except (OSError, ValueError):
+        return None
+
+
+def _send_some(out: int, file: int, offset: int, length: int) -> int:
+    """Send until `length` bytes are gone or the client's buffers stay full; returns the bytes sent.
+
+    Raises:
+        StreamClosedError: the client left.
+        OSError: the file ends early.
+    """
+    sent = 0
+    poll: Callable[[float], Any] | None = None
+    while sent < length:
+        try:
+            count = os.sendfile(out, file, offset + sent, length - sent)
+        except BlockingIOError:
+            if poll is None:
+                watcher = select.poll()
+                watcher.register(out, select.POLLOUT)
+                poll = watcher.poll
+            if not poll(_PATIENCE_MS):
+                return sent
+            continue
+        except (BrokenPipeError, ConnectionError) as error:
+            raise StreamClosedError(real_error=error) from error
+        if count == 0:
+            raise OSError("the kept file became shorter while it was sent")
+        sent += count
+    return sent
