@@ -98,7 +98,9 @@ class Stage:
 
     def callers(self) -> set[str]:
         """Who asked Jupyter's API, by the server's own log."""
-        return set(re.findall(rf"GET {re.escape(API)}\?by=(\S+)", self.log.read_text(errors="replace")))
+        return set(
+            re.findall(rf"GET {re.escape(API)}\?by=(\S+)", self.log.read_text(errors="replace"))
+        )
 
 
 @pytest.fixture(scope="module")
@@ -180,11 +182,6 @@ def by_window(browser: Chrome, url: str) -> None:
     browser.execute_script("window.open(arguments[0])", url)
 
 
-def by_link(browser: Chrome, url: str) -> None:
-    script = "const a = document.createElement('a'); a.href = arguments[0]; a.target = '_blank';"
-    browser.execute_script(f"{script} a.rel = 'opener'; a.click()", url)
-
-
 def by_frame(browser: Chrome, url: str) -> None:
     _append(browser, "iframe", "src", url)
 
@@ -211,12 +208,14 @@ def _append(browser: Chrome, tag: str, attribute: str, url: str) -> None:
 
 @pytest.mark.parametrize("entrance", ["capability", "plain"])
 @pytest.mark.parametrize(
-    "way", [by_address_bar, by_window, by_link, by_frame, by_object, by_embed, by_script]
+    "way", [by_address_bar, by_window, by_frame, by_object, by_embed, by_script]
 )
 def test_no_script_runs_as_the_server(
     page: Chrome, stage: Stage, way: Callable[[Chrome, str], None], entrance: str
 ) -> None:
-    addresses = stage.addresses(entrance)
+    # Chromium knows without asking that it cannot embed a .bin.
+    embedded = way in (by_object, by_embed)
+    addresses = [a for a in stage.addresses(entrance) if not (embedded and a.endswith(".bin"))]
     before = stage.answered()
     for address in addresses:
         way(page, address)
@@ -226,9 +225,8 @@ def test_no_script_runs_as_the_server(
     assert stage.listener.names() == {CONTROL}
     assert stage.callers() == {CONTROL}
     if way is not by_address_bar:
-        hosts = page.current_url, page.execute_script("return document.cookie")
-        assert hosts[0] == f"{stage.own}host.html"
-        assert "attacker" not in hosts[1]
+        assert page.current_url == f"{stage.own}host.html"
+        assert "attacker" not in page.execute_script("return document.cookie")
 
 
 def test_the_script_of_these_tests_does_harm_where_it_runs(page: Chrome, stage: Stage) -> None:
@@ -249,8 +247,7 @@ def test_the_script_of_these_tests_does_harm_where_it_runs(page: Chrome, stage: 
 )
 def test_no_worker_or_module_is_made_of_content(page: Chrome, stage: Stage, load: str) -> None:
     script = (
-        "const [url, told] = arguments;"
-        f"({load}).then(() => told('loaded'), () => told('refused'))"
+        f"const [url, told] = arguments;({load}).then(() => told('loaded'), () => told('refused'))"
     )
     for entrance in stage.entrances:
         for url in stage.addresses(entrance):
