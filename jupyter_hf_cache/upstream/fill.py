@@ -382,6 +382,9 @@ class Fill:
             return False
         if not whole:
             return True
+        if self.attempt > 1:
+            # Readers left with the first attempt; this one says what was wrong with their bytes.
+            return False
         idle = time.monotonic() - self._idle_since
         return idle > self.linger and self.partial.present * 2 < self.size
 
