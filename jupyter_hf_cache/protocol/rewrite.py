@@ -21,6 +21,7 @@ _LINK = re.compile(r'<([^<>]*)>((?:[^,"<>]|"[^"]*")*)')
 _REL = re.compile(r'(?:^|;)\s*rel\s*=\s*(?:"([^"]*)"|([^\s;,"]+))', re.IGNORECASE)
 _UNSAFE = re.compile(r"[\x00-\x20\x7f<>\\]")
 _URL_FIELDS = frozenset({"url", "commitUrl", "pullRequestUrl"})
+_TYPED_URL = re.compile(r".*/(datasets|spaces)/[^/]+/[^/]+(/commit/.*)?$")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -70,16 +71,24 @@ def rewrite_location(location: str, origin: str, base: str) -> str | None:
     return _below_base(location.strip(), origin, base)
 
 
-def rewrite_json_urls(body: Any, origin: str, base: str) -> Any:
+def rewrite_json_urls(body: Any, origin: str, base: str, *, name_type: bool = False) -> Any:
     """Turn the upstream's own URLs in answers to writes into URLs below `base`, in a copy.
 
     Only fields that clients call or show: `url`, `commitUrl` and `pullRequestUrl` of a new repo or
     commit, and `actions.*.href` of an LFS batch. URLs of other hosts (signed ones above all) stay.
+
+    Args:
+        name_type: write `models/` before the id of a model. huggingface_hub 0 reads a repo from the
+            last segments of `url` and `commitUrl`, and where its endpoint has a path it takes the
+            one before the id for the type of the repo: without this, an upload that has succeeded
+            ends in a ValueError.
     """
     if not isinstance(body, dict):
         return body
     rewritten = {
-        key: _own_url(value, origin, base) if key in _URL_FIELDS else value
+        key: _own_url(value, origin, _typed(key, value, base) if name_type else base)
+        if key in _URL_FIELDS
+        else value
         for key, value in body.items()
     }
     if isinstance(body.get("objects"), list):
@@ -106,6 +115,12 @@ def _lfs_object(entry: Any, origin: str, base: str) -> Any:
         for name, action in entry["actions"].items()
     }
     return {**entry, "actions": actions}
+
+
+def _typed(key: str, url: Any, base: str) -> str:
+    """The base for the URL of a repo or commit, with the type that such a URL leaves out."""
+    names_type = _TYPED_URL.match(url) if isinstance(url, str) else None
+    return base if names_type or key == "pullRequestUrl" else base.rstrip("/") + "/models"
 
 
 def _own_url(value: Any, origin: str, base: str) -> Any:

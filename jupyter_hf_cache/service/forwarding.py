@@ -30,6 +30,7 @@ from jupyter_hf_cache.upstream.transfer import CHUNK_SIZE
 
 _MAX_JSON = 16 * 1024 * 1024
 _READ_TIMEOUT = 120.0
+_OLD_CLIENT = "hf_hub/0."
 _NO_PAGE = ("/api/", "/oauth/", "/.well-known/")
 
 
@@ -57,7 +58,8 @@ def forward(
         read_timeout=_READ_TIMEOUT,
     )
     try:
-        return _answer(request, caller, response)
+        old_client = _OLD_CLIENT in headers.get("User-Agent", "")
+        return _answer(request, caller, response, old_client=old_client)
     except BaseException:
         response.close()
         raise
@@ -75,7 +77,9 @@ def _refuse_pages(request: HubRequest, caller: Caller, headers: Mapping[str, str
         raise NotFound(f"This cache serves files and the API. The page is at {page}")
 
 
-def _answer(request: HubRequest, caller: Caller, response: UpstreamResponse) -> Answer:
+def _answer(
+    request: HubRequest, caller: Caller, response: UpstreamResponse, *, old_client: bool
+) -> Answer:
     upstream = caller.remote.upstream_url
     headers = answer_headers(response.headers)
     for name in [name for name in headers if name.lower() in ("link", "location")]:
@@ -85,7 +89,7 @@ def _answer(request: HubRequest, caller: Caller, response: UpstreamResponse) -> 
             headers[name] = rewritten
     kind = response.headers.get("Content-Type", "").split(";")[0].strip().lower()
     if request.method != "HEAD" and (kind == "application/json" or kind.endswith("+json")):
-        return _json_answer(request, caller, response, headers)
+        return _json_answer(request, caller, response, headers, old_client=old_client)
     if request.method == "HEAD" or response.status in (204, 304):
         response.close()
         return Answer(response.status, headers, result="forwarded")
@@ -94,7 +98,12 @@ def _answer(request: HubRequest, caller: Caller, response: UpstreamResponse) -> 
 
 
 def _json_answer(
-    request: HubRequest, caller: Caller, response: UpstreamResponse, headers: dict[str, str]
+    request: HubRequest,
+    caller: Caller,
+    response: UpstreamResponse,
+    headers: dict[str, str],
+    *,
+    old_client: bool,
 ) -> Answer:
     data = response.read(_MAX_JSON)
     response.close()
@@ -106,7 +115,9 @@ def _json_answer(
         raise UpstreamError("The upstream announced JSON and sent something else.") from error
     if not request.mints:
         parsed = strip_xet(parsed)
-    parsed = rewrite_json_urls(parsed, caller.remote.upstream_url, caller.base)
+    parsed = rewrite_json_urls(
+        parsed, caller.remote.upstream_url, caller.base, name_type=old_client
+    )
     return _bytes_answer(response.status, headers, json.dumps(parsed, ensure_ascii=False).encode())
 
 

@@ -244,7 +244,8 @@ def test_uploads_reach_the_hub_and_are_seen_at_once(hub: FakeHub, client: Client
 import huggingface_hub as hf
 api = hf.HfApi(token="hf_alice")
 name = "{name}"
-api.create_repo(name)
+created = api.create_repo(name)
+again = api.create_repo(name, exist_ok=True)
 missing = error(hf.hf_hub_download, name, "a.txt", token="hf_alice")[:1]
 def push(body, path, **named):
     return api.upload_file(path_or_fileobj=body, path_in_repo=path, repo_id=name, **named)
@@ -259,9 +260,11 @@ listed = api.list_repo_files(name)
 size = os.path.getsize(hf.hf_hub_download(name, "m.bin", revision="v1", token="hf_alice"))
 api.delete_file("a.txt", name)
 gone = error(hf.hf_hub_download, name, "a.txt", token="hf_alice", force_download=True)
-tell([missing, pushed, told, proposed, listed, size, "EntryNotFoundError" in gone])
+ids = [created.repo_id, again.repo_id]
+tell([ids, missing, pushed, told, proposed, listed, size, "EntryNotFoundError" in gone])
 """)
     repo = hub.catalogue.get("models", name)
+    assert result.pop(0) == [name, name]
     assert result[0] in (["EntryNotFoundError"], ["RemoteEntryNotFoundError"])
     listed = [".gitattributes", "a.txt", "m.bin"]
     assert result[1:] == [repo.resolve("v1").sha, "hello", "refs/pr/1", listed, 7000, True]

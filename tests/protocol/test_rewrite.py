@@ -151,6 +151,25 @@ def test_urls_of_a_commit_lead_here() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("key", "path", "expected"),
+    [
+        ("url", "/o/n", "/models/o/n"),
+        ("url", "/datasets/o/n", "/datasets/o/n"),
+        ("url", "/spaces/o/n", "/spaces/o/n"),
+        ("commitUrl", "/o/n/commit/c", "/models/o/n/commit/c"),
+        ("commitUrl", "/datasets/o/n/commit/c", "/datasets/o/n/commit/c"),
+        ("commitUrl", "/o/datasets/commit/c", "/models/o/datasets/commit/c"),
+        ("pullRequestUrl", "/o/n/discussions/1", "/o/n/discussions/1"),
+    ],
+)
+def test_an_old_client_reads_the_type_of_a_repo_from_its_url(
+    key: str, path: str, expected: str
+) -> None:
+    body = {key: HUB + path}
+    assert rewrite_json_urls(body, HUB, BASE, name_type=True) == {key: BASE + expected}
+
+
 def test_signed_urls_of_an_lfs_batch_stay_as_they_are() -> None:
     signed = "https://s3.example/x?X-Amz-Signature=s"
     body = {
