@@ -20,8 +20,8 @@ _MAX_LINK = 16384
 _LINK = re.compile(r'<([^<>]*)>((?:[^,"<>]|"[^"]*")*)')
 _REL = re.compile(r'(?:^|;)\s*rel\s*=\s*(?:"([^"]*)"|([^\s;,"]+))', re.IGNORECASE)
 _UNSAFE = re.compile(r"[\x00-\x20\x7f<>\\]")
+_REPO_FIELDS = ("url", "commitUrl")
 _URL_FIELDS = frozenset({"url", "commitUrl", "pullRequestUrl"})
-_TYPED_URL = re.compile(r".*/(datasets|spaces)/[^/]+/[^/]+(/commit/.*)?$")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -86,11 +86,11 @@ def rewrite_json_urls(body: Any, origin: str, base: str, *, name_type: bool = Fa
     if not isinstance(body, dict):
         return body
     rewritten = {
-        key: _own_url(value, origin, _typed(key, value, base) if name_type else base)
-        if key in _URL_FIELDS
-        else value
+        key: _own_url(value, origin, base) if key in _URL_FIELDS else value
         for key, value in body.items()
     }
+    if name_type:
+        rewritten |= {k: _with_type(rewritten[k], base) for k in _REPO_FIELDS if k in rewritten}
     if isinstance(body.get("objects"), list):
         rewritten["objects"] = [_lfs_object(entry, origin, base) for entry in body["objects"]]
     return rewritten
@@ -117,10 +117,12 @@ def _lfs_object(entry: Any, origin: str, base: str) -> Any:
     return {**entry, "actions": actions}
 
 
-def _typed(key: str, url: Any, base: str) -> str:
-    """The base for the URL of a repo or commit, with the type that such a URL leaves out."""
-    names_type = _TYPED_URL.match(url) if isinstance(url, str) else None
-    return base if names_type or key == "pullRequestUrl" else base.rstrip("/") + "/models"
+def _with_type(url: Any, base: str) -> Any:
+    prefix = base.rstrip("/")
+    if not isinstance(url, str) or not url.startswith(prefix + "/"):
+        return url
+    path = url[len(prefix) :]
+    return url if path.startswith(("/datasets/", "/spaces/")) else f"{prefix}/models{path}"
 
 
 def _own_url(value: Any, origin: str, base: str) -> Any:
