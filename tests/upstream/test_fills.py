@@ -255,8 +255,14 @@ class TestMismatch:
     ) -> None:
         upstream.data = damaged()
         upstream.faults = [lambda *_: None, lambda *_: setattr(upstream, "data", DATA)]
+        upstream.hold(MIB)
+        fill = house.joined()
+        fill.want_all()
+        assert follow(fill, 0, MIB, completing=True) == damaged()[:MIB]
+        upstream.release()
         with pytest.raises(VerificationFailed):
-            house.download()
+            follow(fill, MIB, SIZE, completing=True)
+        fill.leave()
         wait_idle(house)
         assert house.store.size_of(BLOB) == SIZE
         assert house.taints.is_tainted(BLOB), "somebody holds the wrong bytes"
