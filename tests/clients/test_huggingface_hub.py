@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -238,7 +239,8 @@ tell({
 
 
 def test_uploads_reach_the_hub_and_are_seen_at_once(hub: FakeHub, client: Client) -> None:
-    client.settings["HF_HUB_DISABLE_XET"] = "1"
+    if client.name != "hub0":  # which asks the Hub first whether the repo is in Xet
+        client.settings["HF_HUB_DISABLE_XET"] = "1"
     name = f"alice/up-{client.name}"
     result = client.run(f"""
 import huggingface_hub as hf
@@ -290,7 +292,7 @@ def test_the_command_line_downloads_and_knows_its_user(hub: FakeHub, any_client:
 
 
 def test_parallel_ranges_of_hf_transfer_cost_one_transfer(
-    hub: FakeHub, server: JupyterServer, tmp_path: Any
+    hub: FakeHub, server: JupyterServer, tmp_path: Path
 ) -> None:
     if not has_package("hub0", "hf_transfer"):
         pytest.skip("group clients: hub0 has no hf_transfer")
@@ -323,3 +325,20 @@ tell(error(hf.hf_hub_download, "org/private", "x", token="hf_bob"))
     assert ticket and ticket not in log
     for secret in ("hf_alice", "hf_bob", "hf_reader", server.password):
         assert secret not in log
+
+
+def test_an_upload_by_xet_reaches_the_storage_with_the_hub_s_token(
+    hub: FakeHub, server: JupyterServer, tmp_path: Path
+) -> None:
+    """The suite's Hub takes no Xet upload: that the client comes to its door is what is shown."""
+    hub.counters.reset()
+    failed = Client("hub2", tmp_path, server.endpoint).run("""
+import huggingface_hub as hf
+api = hf.HfApi(token="hf_alice")
+api.create_repo("alice/by-xet")
+push = dict(path_or_fileobj=b"weights" * 9999, path_in_repo="m.bin", repo_id="alice/by-xet")
+tell(error(api.upload_file, **push))
+""")
+    assert failed
+    asked = [r for r in hub.counters.requests if "/cas" in r.path]
+    assert {r.authorization for r in asked} == {"Bearer xet_fake_token"}

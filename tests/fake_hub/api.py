@@ -1,6 +1,6 @@
 """Reads of one repo under /api/{type}/{id}.
 
-Responsible for: info, tree, paths-info, refs, commits, auth-check and the Xet token.
+Responsible for: info, tree, paths-info, refs, commits, auth-check and Xet tokens.
 Not responsible for: lists of repos (`listing`), changes (`writes`).
 """
 
@@ -161,6 +161,11 @@ async def _xet_token(handler: HubHandler, repo: Repo, address: Address) -> None:
     await handler.answer_json(body, headers=headers)
 
 
+async def _xet_write_token(handler: HubHandler, repo: Repo, address: Address) -> None:
+    accounts.check_writable(repo, handler.user)
+    await _xet_token(handler, repo, address)
+
+
 async def _discussions(handler: HubHandler, repo: Repo, address: Address) -> None:
     await handler.answer_json(
         {"discussions": [], "count": 0, "start": 0, "numClosedDiscussions": 0}
@@ -176,6 +181,7 @@ _ANSWERS = {
     "commits": _commits,
     "auth-check": _auth_check,
     "xet-read-token": _xet_token,
+    "xet-write-token": _xet_write_token,
     "discussions": _discussions,
 }
 
