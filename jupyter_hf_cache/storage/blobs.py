@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 _HEX_DIGITS = {"sha256": 64, "git-sha1": 40}
 _HEX = frozenset("0123456789abcdef")
+_UNFINISHED_SECONDS = 3600.0
 _BESIDE = (".lock", ".map", ".json")
 
 
@@ -358,6 +359,17 @@ class LocalBlobStore:
         path = self.partial_dir / blob.name
         return stored_bytes(path.with_name(path.name + ".map")) if path.exists() else 0
 
+    def tidy(self) -> None:
+        """Remove what killed processes leave behind and nothing ever looks at again."""
+        for path in self.partial_dir.glob("*.map"):
+            if not path.with_suffix("").exists():
+                self.drop(Leftover(path.with_suffix(""), 0, 0.0))
+        unfinished = time.time() - _UNFINISHED_SECONDS
+        for path in self.blob_dir.rglob(".*"):
+            with contextlib.suppress(OSError):
+                if path.stat().st_mtime < unfinished:
+                    path.unlink()
+
     def drop(self, leftover: Leftover) -> int:
         """Delete a quarantined file, or a partial that no fill works on; returns bytes freed."""
         if leftover.path.parent == self.quarantine_dir:
@@ -369,11 +381,9 @@ class LocalBlobStore:
             return 0
 
     def _unlink(self, leftover: Leftover) -> int:
-        path = leftover.path
-        try:
+        path, size = leftover.path, 0
+        with contextlib.suppress(OSError):
             size = _on_disk(path.stat())
-        except OSError:
-            return 0
         for suffix in ("", ".map", ".json"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
         return size

@@ -247,6 +247,7 @@ class Budget:
 
     def reconcile(self) -> None:
         """Make the records agree with the disk: after a crash, or when the tables were lost."""
+        self._store.tidy()
         known = {key for key, _ in self._table.items("blob/")}
         for blob, size in self._store.blobs():
             key = blob_key(blob)

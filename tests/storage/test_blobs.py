@@ -357,6 +357,30 @@ class TestLeftovers:
         partial.close()
 
 
+class TestTidying:
+    def test_what_killed_processes_leave_goes(self, store: LocalBlobStore) -> None:
+        path = keep(store)
+        lonely = store.partial_dir / f"{BLOB.name}.map"
+        lonely.write_text("map of a file that is kept by now")
+        old, young = path.with_name(".x.json.old"), path.with_name(".x.json.young")
+        for one in (old, young):
+            one.write_text("half")
+        os.utime(old, (0, 0))
+        received(store, GIT_BLOB).close()
+        store.tidy()
+        assert not lonely.exists() and not old.exists()
+        assert young.exists(), "somebody may be writing it"
+        assert path.exists() and store.sidecar(BLOB) == SIDECAR
+        assert store.present_of(GIT_BLOB) == len(DATA)
+
+    def test_the_map_of_a_fill_that_begins_stays(self, store: LocalBlobStore) -> None:
+        busy = received(store)
+        (store.partial_dir / BLOB.name).unlink()
+        store.tidy()
+        assert (store.partial_dir / f"{BLOB.name}.map").exists()
+        busy.close()
+
+
 class TestWriteAtomically:
     def test_it_replaces_with_the_mode_asked_for(self, tmp_path: Path) -> None:
         path = tmp_path / "file"
