@@ -96,17 +96,19 @@ def choose_credential(
     content. The remote's stored credential serves only reads of a repo, and only a trusted caller
     of a server that has one user, or everybody with entrance where the distribution says `shared`.
     """
-    if asker.via == "network":
-        # Who comes from anywhere reads what anybody may read, whatever they hold.
-        return ANONYMOUS
     if asker.bearer is not None:
         return Credential(asker.bearer, "caller")
-    if distribution.access == "public" or kind not in READS_OF_A_REPO:
+    if is_public_only(asker, distribution) or kind not in READS_OF_A_REPO:
         return ANONYMOUS
     theirs = distribution.access == "shared" or (asker.kind == "trusted" and single_user)
     if theirs and has_credential(remote):
         return Credential(remote.hf_token, "remote")
     return ANONYMOUS
+
+
+def is_public_only(asker: Asker, distribution: Distribution) -> bool:
+    """Return whether reads give out only what anybody may read, whatever the caller holds."""
+    return distribution.access == "public" or asker.via == "network"
 
 
 def has_credential(remote: Remote) -> bool:
@@ -132,7 +134,8 @@ def check_allowed(asker: Asker, request: HubRequest, *, read_only: bool) -> None
     Raises:
         Refused: with the reason.
     """
-    if asker.kind == "anonymous" and request.kind not in READS_OF_A_REPO:
+    stranger = asker.kind == "anonymous" or asker.via == "network"
+    if stranger and request.kind not in READS_OF_A_REPO:
         lists = request.kind is Kind.LIST and asker.same_machine
         if not lists:
             raise Refused(

@@ -28,6 +28,7 @@ from jupyter_hf_cache.service.caller import (
     check_allowed,
     choose_credential,
     identity_of,
+    is_public_only,
     without_credentials,
 )
 from jupyter_hf_cache.service.changes import Changes
@@ -342,7 +343,7 @@ class CacheService:
             credential=credential,
             identity=identity_of(credential, remote, self.secrets.identity),
             owner=asker.kind == "trusted" and self.options.single_user,
-            public_only=distribution.access == "public" and kind is not Kind.FORWARD,
+            public_only=is_public_only(asker, distribution) and kind is not Kind.FORWARD,
             base=asker.base.rstrip("/") + "/" + distribution.base_path,
         )
 

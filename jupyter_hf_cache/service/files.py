@@ -44,7 +44,7 @@ from jupyter_hf_cache.upstream.policy import (
     plan,
     plan_without_upstream,
 )
-from jupyter_hf_cache.upstream.rights import Rights, Subject, decide_read, decide_read_unasked
+from jupyter_hf_cache.upstream.rights import Rights, decide_read, decide_read_unasked
 
 logger = logging.getLogger(__name__)
 
@@ -286,13 +286,7 @@ class Files:
         self._rights.grant(caller.scope, caller.identity, repo, verdict)
 
     def _note_refusal(self, caller: Caller, repo: RepoRef, refused: UpstreamAnswer) -> None:
-        """What is refused about the repo ends the right; a missing revision says nothing of it."""
-        if refused.code in ("RevisionNotFound", "EntryNotFound"):
-            return
-        # The page of a gated repo stays open to all.
-        gone = refused.status in (401, 404) and refused.code != "GatedRepo"
-        subjects = tuple(Subject) if gone else (Subject.FILES,)
-        self._rights.revoke(caller.scope, caller.identity, repo, *subjects)
+        self._rights.note_refusal(caller.scope, caller.identity, repo, refused.status, refused.code)
 
     # -- not asking
 

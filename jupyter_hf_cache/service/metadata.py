@@ -41,6 +41,8 @@ _JSON = "application/json; charset=utf-8"
 _ACCEPT = {"Accept": "application/json"}
 # Questions of which there is no end: only the latest answers are kept.
 _ENDLESS = frozenset({Kind.LIST, Kind.PATHS_INFO, Kind.COMMITS})
+# What a gated repo shows to everybody.
+_OPEN_PAGES = frozenset({Kind.INFO, Kind.REFS})
 _USUAL_FIELDS = frozenset({"recursive", "expand", "limit", "cursor", "blobs", "securityStatus"})
 
 
@@ -107,13 +109,35 @@ class Metadata:
         if pointer is not None and fresh and not wants_fresh(headers):
             commit = pointer.commit
         else:
-            listing, stale = self._read(_page_of(repo, revision), caller, headers, b"")
-            if listing.commit is None:
-                raise UpstreamError("The upstream's repo info names no commit.")
-            commit = listing.commit
+            commit, stale = self._ask_for_commit(repo, revision, caller, headers, pointer)
         verb = "tree" if request.kind is Kind.TREE else "paths-info"
         path = api_path(repo, verb, commit, request.file or "")
         return replace(request, path=path, revision=commit), stale
+
+    def _ask_for_commit(
+        self,
+        repo: RepoRef,
+        revision: str,
+        caller: Caller,
+        headers: Mapping[str, str],
+        pointer: Revision | None,
+    ) -> tuple[str, str]:
+        try:
+            listing, stale = self._read(_page_of(repo, revision), caller, headers, b"")
+        except UpstreamError as error:
+            if pointer is None:
+                raise
+            # The page was never loaded, but a file of the branch was.
+            return pointer.commit, error.message
+        if listing.commit is None:
+            raise UpstreamError(
+                "The upstream's repo info names no commit, so it does not behave like a Hub.",
+                advice="Check the url of the remote.",
+            )
+        if stale and pointer is not None:
+            # A file read may have seen the branch later than its page.
+            return pointer.commit, stale
+        return listing.commit, stale
 
     # -- reading
 
@@ -183,7 +207,7 @@ class Metadata:
         repo = _repo(request)
         files = self._rights.verdict(caller.scope, caller.identity, repo)
         page = self._rights.verdict(caller.scope, caller.identity, repo, Subject.PAGES)
-        if page is not None and request.kind is Kind.INFO:
+        if page is not None and request.kind in _OPEN_PAGES:
             # "No content" is said of a gated repo, whose own page is open.
             page = replace(page, content=True)
         return [verdict for verdict in (files, page) if verdict is not None]
@@ -278,7 +302,7 @@ class Metadata:
         scope, identity = caller.scope, caller.identity
         before = self._rights.verdict(scope, identity, repo, Subject.PAGES)
         public = identity == ANONYMOUS_IDENTITY or listing.public
-        if request.kind is not Kind.INFO:
+        if request.kind not in _OPEN_PAGES:
             public = public or (before is not None and before.public)
             page = Verdict(content=True, public=public, checked=now)
             self._rights.grant(scope, identity, repo, page, Subject.PAGES)
@@ -301,10 +325,10 @@ class Metadata:
             # down.
             self._listings.put(key, _refused_listing(refused))
             return
-        if request.repo is not None and refused.code not in ("EntryNotFound", "RevisionNotFound"):
-            gated = refused.code == "GatedRepo"
-            subjects = (Subject.FILES,) if gated and request.kind is Kind.INFO else tuple(Subject)
-            self._rights.revoke(caller.scope, caller.identity, request.repo, *subjects)
+        if request.repo is not None:
+            self._rights.note_refusal(
+                caller.scope, caller.identity, request.repo, refused.status, refused.code
+            )
         self._negatives.note(key, refused)
 
     # -- not asking

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from enum import Enum
 
 from jupyter_hf_cache.storage.records import RepoRef, Verdict
@@ -131,6 +131,25 @@ class Rights:
                 self._written.pop(key, None)
             if not unknown:
                 self._table.delete(key)
+
+    def note_refusal(
+        self, scope: str, identity: str, repo: RepoRef, status: int, code: str | None
+    ) -> None:
+        """The upstream refused something about a repo: end the right that this speaks of.
+
+        A missing revision or file says nothing of the right. 403 and `GatedRepo` close the content,
+        while the repo's own page stays visible; 401 and 404 say that there is no such repo, for
+        this identity.
+        """
+        if code in ("RevisionNotFound", "EntryNotFound"):
+            return
+        if code != "GatedRepo" and status in (401, 404):
+            self.revoke(scope, identity, repo)
+            return
+        self.revoke(scope, identity, repo, Subject.FILES)
+        page = self.verdict(scope, identity, repo, Subject.PAGES)
+        if page is not None and page.content:
+            self.grant(scope, identity, repo, replace(page, content=False), Subject.PAGES)
 
     def forget_all(self, scope: str) -> None:
         """Forget every verdict learnt through a remote whose credentials changed."""
