@@ -26,7 +26,7 @@ class Session:
     def __init__(self, server: JupyterServer, path: str) -> None:
         parts = urlsplit(server.host)
         self._socket = websocket.create_connection(
-            f"ws://{parts.netloc}{parts.path}/{path}",
+            f"ws://{parts.netloc}{parts.path}/{path}?session_id={uuid.uuid4().hex}",
             header=[f"Authorization: token {server.password}"],
             timeout=ANSWER_SECONDS,
             http_no_proxy=["*"],
