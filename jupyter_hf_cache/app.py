@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from jupyter_core.paths import jupyter_runtime_dir
 from jupyter_server.extension.application import ExtensionApp
+from jupyter_server.extension.manager import ExtensionManager
 from jupyter_server.serverapp import ServerApp
 from tornado.httpserver import HTTPServer
 
@@ -88,13 +89,18 @@ class HfCacheApp(ExtensionApp):
     def initialize_handlers(self) -> None:
         """Register the routes; they answer 503 until the service is open."""
         self.handlers.extend(jupyter_routes(self.context))
+        if not hasattr(ExtensionManager, "start_all_extensions"):
+            # Older releases of jupyter_server call no start hook. They bind the port in the loop's
+            # first turn, so this takes the second.
+            loop = self._server.io_loop
+            loop.add_callback(loop.add_callback, self._start_jupyter_server_extension, self._server)
 
     async def _start_jupyter_server_extension(self, serverapp: ServerApp) -> None:
         """The port is bound and the loop runs. Waits a moment, so that a kernel which is started
         together with the server finds the endpoint; a slow disk does not hold anybody up."""
-        startup = asyncio.create_task(self._start_up())
-        self._tasks.append(startup)
-        await asyncio.wait({startup}, timeout=_START_HOOK_SECONDS)
+        if not self._tasks:
+            self._tasks.append(asyncio.create_task(self._start_up()))
+        await asyncio.wait({self._tasks[0]}, timeout=_START_HOOK_SECONDS)
 
     async def stop_extension(self) -> None:
         """Put the environment back and close everything; runs on SIGTERM, but not on a kill."""

@@ -1,1 +1,4 @@
-"""Asking the upstream: requests in threads, fills, and the decisions about when to ask. Knows nothing of the server."""
+"""Asking the upstream: requests in threads, fills, and the decisions about when to ask.
+
+Knows nothing of the server.
+"""

@@ -326,9 +326,13 @@ class CacheHandler(RequestHandler):
         return TooLarge(f"The body is longer than the {self.body_limit} bytes taken here.")
 
     def _read_form(self) -> None:
+        content_type = self.request.headers.get("Content-Type", "")
+        if content_type.startswith("multipart/form-data") and "boundary=" not in content_type:
+            # Older releases of Tornado take this for a form without fields.
+            raise BadRequest("The form in the body has no boundary.")
         try:
             httputil.parse_body_arguments(
-                self.request.headers.get("Content-Type", ""),
+                content_type,
                 self.request.body,
                 self.request.body_arguments,
                 self.request.files,

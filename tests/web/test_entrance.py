@@ -19,9 +19,9 @@ CACHE_TOKEN = "jhc_0123456789"
 PASSWORD = "correct horse"
 HF_TOKEN = "hf_0123456789"
 KEYS = Capabilities([b"k" * 32])
-TICKET = KEYS.issue(60, "alice")
+TICKET = KEYS.issue(24 * 3600, "alice")
 EXPIRED = Capabilities([b"k" * 32], clock=lambda: 1000.0).issue(60)
-FORGED = Capabilities([b"x" * 32]).issue(60)
+FORGED = Capabilities([b"x" * 32]).issue(24 * 3600)
 PROXIES = parse_networks(["10.0.0.1"])
 
 LOOPBACK = identify("127.0.0.1", "http", "localhost:8888", {})
