@@ -29,7 +29,8 @@ from .servers import Site
 def main() -> int:
     """Run the benchmark; the exit code is not about goals, which depend on the machine."""
     options = _parse()
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     size = (256 if options.quick else 1024) * MIB
     effort = Effort(2, 1.0) if options.quick else Effort(5, 4.0)
     machine = describe() | {"rate_client": rate_client()}
@@ -43,7 +44,7 @@ def main() -> int:
                 for name in options.only or GROUPS:
                     _say(f"measuring {name} (after {time.monotonic() - started:.0f} s)")
                     rows += GROUPS[name](site, effort)
-    except BenchmarkError as why:
+    except (BenchmarkError, AssertionError) as why:
         _say(str(why))
         return 1
     except KeyboardInterrupt:

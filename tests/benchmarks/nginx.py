@@ -104,7 +104,12 @@ class Nginx:
             if file.is_file():
                 file.unlink()
 
-    def __enter__(self) -> Nginx:
+    def start(self) -> None:
+        """Start and wait until it listens.
+
+        Raises:
+            BenchmarkError: it does not; with its log.
+        """
         target = urlsplit(self._target)
         config = self._root / "nginx.conf"
         text = _CONFIG.format(
@@ -128,7 +133,6 @@ class Nginx:
             self.stop()
             log = (self._root / "error.log").read_text(errors="replace")
             raise BenchmarkError(f"{problem}\n{log}") from None
-        return self
 
     def _look(self) -> bool | None:
         assert self._process is not None
@@ -136,10 +140,7 @@ class Nginx:
         return answers(self._port) or None
 
     def stop(self) -> None:
-        """End it and its workers."""
+        """End it and its workers. Safe to call at any time."""
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
             self._process.wait(20)
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()

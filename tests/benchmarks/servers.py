@@ -40,7 +40,12 @@ class Child:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self.greeting = self._read()
+        try:
+            self.greeting = self._read()
+        except BaseException:
+            self._process.kill()
+            self.__exit__()
+            raise
 
     def ask(self, command: dict[str, Any]) -> Any:
         """Say one thing, return the answer."""
@@ -124,7 +129,8 @@ class Site:
         self.nginx = Nginx(self.work / "nginx", self._signed_url(cdn))
         (self.nginx.static / "config.json").write_text(SMALL_TEXT, encoding="utf-8")
         download(self.direct, self.size, output=self.nginx.static / "model.bin")
-        stack.enter_context(self.nginx)
+        stack.callback(self.nginx.stop)
+        self.nginx.start()
         self.bare = stack.enter_context(Child("bare", str(self.nginx.static / "config.json")))
         # Where the package itself was found by PYTHONPATH, the servers find it there too.
         path = os.environ.get("PYTHONPATH")
@@ -135,7 +141,9 @@ class Site:
         )
         self.caches: dict[str, Cache] = {}
         for name, server in servers:
-            stack.enter_context(server)
+            # Before the start, which may be interrupted half-way.
+            stack.callback(server.stop)
+            server.start()
             self.caches[name] = Cache(name, server)
 
     def _signed_url(self, cdn: str) -> str:

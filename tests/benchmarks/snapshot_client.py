@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import snapshot_download  # type: ignore[import-not-found]
 
 
 def main(repo: str, folder: str) -> None:
