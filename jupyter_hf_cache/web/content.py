@@ -45,6 +45,7 @@ class ContentHandler(CacheHandler):
         self._gone = asyncio.Event()
         self._changed = asyncio.Event()
         self._question: bytearray | None = None
+        self._question_size = 0
         self._pipe: BodyPipe | None = None
         self._forwarded: asyncio.Future[Answer] | None = None
         await super().prepare()
@@ -54,8 +55,10 @@ class ContentHandler(CacheHandler):
         if await self.context.run(self.context.service.needs_body, method, path):
             self._question = bytearray()
         elif self._has_body():
-            self._pipe = BodyPipe()
-            self._forwarded = asyncio.ensure_future(self._ask(self._pipe))
+            pipe = self._pipe = BodyPipe()
+            self._forwarded = asyncio.ensure_future(self._ask(pipe))
+            # Who is refused before the body is read would otherwise never come to its end.
+            self._forwarded.add_done_callback(lambda _: pipe.stop())
 
     def _has_body(self) -> bool:
         headers = self.request.headers
@@ -64,9 +67,11 @@ class ContentHandler(CacheHandler):
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
         """Collect a question's body, or pass an upload on; the awaitable slows the client down."""
         if self._question is not None:
-            if len(self._question) + len(chunk) > _MAX_QUESTION:
-                raise BadRequest("The body of this question is too long.", status=413)
-            self._question += chunk
+            # What is too long is read to its end all the same: a client that is still sending when
+            # the connection closes does not see the answer.
+            self._question_size += len(chunk)
+            if self._question_size <= _MAX_QUESTION:
+                self._question += chunk
         elif self._pipe is not None:
             return self._pipe.put(chunk)
         return None
@@ -122,6 +127,12 @@ class ContentHandler(CacheHandler):
                     await self.context.run_disk(answer.close)
 
     async def _answer(self) -> Answer:
+        if self._question_size > _MAX_QUESTION:
+            raise BadRequest(
+                f"The body of this question is longer than {_MAX_QUESTION:,} bytes.",
+                advice="Ask for fewer paths at once.",
+                status=413,
+            )
         if self._forwarded is None:
             question = bytes(self._question) if self._question is not None else None
             return await self._ask(question)

@@ -132,6 +132,10 @@ class TestPathsInfo:
         )
         assert answer.status_code == 400
 
+    def test_a_body_without_end(self, cache: RunningCache) -> None:
+        answer = cache.request("POST", self.URL, data={"paths": "x" * (5 * 1024 * 1024)})
+        assert answer.status_code == 413
+
 
 def test_refs(cache: RunningCache) -> None:
     refs = cache.get(f"/api/models/{TINY}/refs").json()
