@@ -8,8 +8,9 @@ Not responsible for: eviction (`storage.budget`) or the shape of the API's answe
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -146,26 +147,36 @@ class Inventory:
             kept.private, kept.gated = False, False
 
     def delete(self, repo: RepoRef, *, dry_run: bool) -> Deletion:
-        """Forget a repo and delete the bytes that no other repo names.
+        """Forget a repo, whichever remotes it came from, and delete the bytes that no other repo
+        names.
 
         Raises:
             NotFound: nothing of it is kept.
         """
-        kept = self.repo(repo)
+        found = [kept for kept in self.repos() if kept.repo == repo]
+        if not found:
+            raise NotFound(f"Nothing of {repo} is kept.")
         freed = shared = 0
-        blobs = {file.digest: file for file in kept.files}
-        for file in blobs.values():
+        for blob, file in _blobs_of(found).items():
             if file.shared_with:
                 shared += file.size
-                continue
-            digest = Digest.from_etag(file.digest)
-            if digest is None:
-                continue
-            blob = BlobId.of(digest, kept.origin_id)
-            freed += file.size if dry_run else self._service.budget.forget(blob)
+                if not dry_run:
+                    self._forget_in_sidecar(blob, repo)
+            else:
+                freed += file.size if dry_run else self._service.budget.forget(blob)
         if not dry_run:
-            self._service.claims.forget(kept.origin_id, repo)
-        return Deletion(freed, shared, len(kept.files))
+            for kept in found:
+                self._service.claims.forget(kept.origin_id, repo)
+        return Deletion(freed, shared, sum(len(kept.files) for kept in found))
+
+    def _forget_in_sidecar(self, blob: BlobId, repo: RepoRef) -> None:
+        """Else a deleted repo would be back after the tables were lost."""
+        store = self._service.store
+        sidecar = store.sidecar(blob)
+        if sidecar is not None:
+            sidecar.claims = [one for one in sidecar.claims if one[1:3] != [repo.type, repo.id]]
+            with contextlib.suppress(OSError):
+                store.write_sidecar(blob, sidecar, durable=False)
 
     def rebuild(self) -> None:
         """Restore claims from the sidecars of kept blobs."""
@@ -176,6 +187,17 @@ class Inventory:
             for origin_id, repo_type, repo_id, commit, file, etag in sidecar.claims:
                 claim = Claim(commit=commit, etag=etag, size=sidecar.size)
                 self._service.claims.put(origin_id, RepoRef(repo_type, repo_id), file, claim)
+
+
+def _blobs_of(repos: Iterable[KeptRepo]) -> dict[BlobId, KeptFile]:
+    """Return what lies on disk of some repos, each blob once."""
+    blobs = {}
+    for kept in repos:
+        for file in kept.files:
+            digest = Digest.from_etag(file.digest)
+            if digest is not None:
+                blobs[BlobId.of(digest, kept.origin_id)] = file
+    return blobs
 
 
 def _blob_key(origin_id: str, claim: Claim) -> str:

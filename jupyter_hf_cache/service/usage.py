@@ -6,12 +6,16 @@ Not responsible for: metrics for monitoring (`metrics`) or who used what.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import Counter
 from datetime import datetime, timezone
 
+from jupyter_hf_cache.errors import StorageError
 from jupyter_hf_cache.storage.state import StateTable, key_of
+
+logger = logging.getLogger(__name__)
 
 _FLUSH_SECONDS = 30.0
 NAMES = ("hits", "misses", "bytes_from_cache", "bytes_from_upstream", "calls_saved")
@@ -50,24 +54,38 @@ class Usage:
         return {name: int(kept.get(name, 0)) + pending[name] for name in NAMES}
 
     def flush(self) -> None:
-        """Write what was collected."""
+        """Write what was collected.
+
+        Raises:
+            StorageError: the disk refuses; it is kept for the next time.
+        """
         with self._lock:
             pending, self._pending = self._pending, Counter()
             self._flushed = time.monotonic()
-        if pending:
+        if not pending:
+            return
+        try:
             self._table.update(
                 _today(),
                 lambda kept: {
                     name: int((kept or {}).get(name, 0)) + pending[name] for name in NAMES
                 },
             )
+        except StorageError:
+            with self._lock:
+                self._pending.update(pending)
+            raise
 
     def _add(self, **counts: int) -> None:
         with self._lock:
             self._pending.update(counts)
             due = time.monotonic() - self._flushed > _FLUSH_SECONDS
         if due:
-            self.flush()
+            try:
+                self.flush()
+            except StorageError as error:
+                # No reason to refuse the answer that is being counted.
+                logger.warning("usage is not written: %s", error.message)
 
 
 def _today() -> str:

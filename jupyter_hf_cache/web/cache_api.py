@@ -114,7 +114,7 @@ class ReposHandler(CacheHandler):
 
     def _number(self, name: str, default: int) -> int:
         text = self.get_query_argument(name, str(default))
-        if not text.isdigit() or len(text) > 9:
+        if not (text.isascii() and text.isdigit()) or len(text) > 9:
             raise BadRequest(f"{name} is a whole number, not {text[:40]!r}.")
         return int(text)
 
