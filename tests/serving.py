@@ -1,7 +1,7 @@
 """A running cache before the suite's own Hub, for tests of the whole path.
 
-Responsible for: the real service behind the real handlers, in a thread of its own, stopped and started
-again on the same directories.
+Responsible for: the real service behind the real handlers, in a thread of its own, stopped and
+started again on the same directories.
 Not responsible for: Jupyter (`tests/test_app.py`), or other processes (`tests/clients`).
 """
 
