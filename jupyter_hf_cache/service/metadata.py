@@ -109,7 +109,11 @@ class Metadata:
         if pointer is not None and fresh and not wants_fresh(headers):
             commit = pointer.commit
         else:
-            commit, stale = self._ask_for_commit(repo, revision, caller, headers, pointer)
+            found, stale = self._ask_for_commit(repo, revision, caller, headers, pointer)
+            if found is None:
+                # A repo without any commit: let the upstream say what there is.
+                return request, stale
+            commit = found
         verb = "tree" if request.kind is Kind.TREE else "paths-info"
         path = api_path(repo, verb, commit, request.file or "")
         return replace(request, path=path, revision=commit), stale
@@ -121,7 +125,7 @@ class Metadata:
         caller: Caller,
         headers: Mapping[str, str],
         pointer: Revision | None,
-    ) -> tuple[str, str]:
+    ) -> tuple[str | None, str]:
         try:
             listing, stale = self._read(_page_of(repo, revision), caller, headers, b"")
         except UpstreamError as error:
@@ -129,11 +133,6 @@ class Metadata:
                 raise
             # The page was never loaded, but a file of the branch was.
             return pointer.commit, error.message
-        if listing.commit is None:
-            raise UpstreamError(
-                "The upstream's repo info names no commit, so it does not behave like a Hub.",
-                advice="Check the url of the remote.",
-            )
         if stale and pointer is not None:
             # A file read may have seen the branch later than its page.
             return pointer.commit, stale
@@ -191,11 +190,11 @@ class Metadata:
         return pointer is None or pointer.commit == known.commit
 
     def _lifetime(self, request: HubRequest) -> float:
+        fixed = is_commit(request.revision or "")
         if request.kind in (Kind.TREE, Kind.PATHS_INFO):
-            return self._lifetimes.metadata if _is_expanded(request.query) else _FOR_EVER
-        if request.kind is Kind.COMMITS and is_commit(request.revision or ""):
-            return _FOR_EVER
-        return self._lifetimes.metadata
+            fixed = fixed and not _is_expanded(request.query)
+            return _FOR_EVER if fixed else self._lifetimes.metadata
+        return _FOR_EVER if fixed and request.kind is Kind.COMMITS else self._lifetimes.metadata
 
     def _may_list(self, request: HubRequest, caller: Caller, now: float) -> bool:
         verdicts = self._verdicts(request, caller)

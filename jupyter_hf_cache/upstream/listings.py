@@ -16,6 +16,7 @@ from typing import Any
 
 from jupyter_hf_cache.errors import UpstreamError
 from jupyter_hf_cache.protocol.headers import answer_headers
+from jupyter_hf_cache.protocol.paths import is_commit
 from jupyter_hf_cache.protocol.rewrite import strip_xet
 from jupyter_hf_cache.storage.records import Credential
 from jupyter_hf_cache.storage.state import StateTable, key_of
@@ -191,7 +192,7 @@ def _read(parsed: Any, response: UpstreamResponse) -> Listing:
             if name.lower() in _KEPT_HEADERS
         },
         fetched=time.time(),
-        commit=commit if isinstance(commit, str) else None,
+        commit=commit if isinstance(commit, str) and is_commit(commit) else None,
         public=info.get("private") is False,
         restricted=bool(info["gated"] or info.get("disabled")) if "gated" in info else None,
     )
