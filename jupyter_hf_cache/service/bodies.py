@@ -128,9 +128,10 @@ class Bodies:
             return answer
         reader = self._open_proved(blob, claim, source)
         if reader is None and source.client.remote.policy != "streamed":
-            fill = self._fills.open(blob, size, source, range_safe=_believable(source))
+            whole = completing or size <= SMALL
+            part = None if whole else (start, end)
+            fill = self._fills.open(blob, size, source, range_safe=_believable(source), part=part)
             if fill is not None:
-                whole = completing or size <= SMALL
                 (fill.want_all if whole else lambda: fill.want(start, end))()
                 self._usage.miss()
                 answer.body = FillBody(fill, start, end, completing=whole)

@@ -126,29 +126,54 @@ class Budget:
         return shutil.disk_usage(self._store.root).free - self.min_free - promised
 
     def reserve(self, blob: BlobId, size: int) -> Reservation:
-        """Make room for a blob of `size` bytes, evicting what was not used for longest.
+        """Make room for a blob, or for `size` bytes of it, evicting what was not used for longest.
+
+        What an idle partial holds of it counts as part of `size`.
 
         Raises:
             OutOfSpace: not even eviction makes enough room.
         """
         with self._lock:
             present = self._store.present_of(blob)
-            reservation = Reservation(self, blob.name, size, present)
+            reservation = Reservation(self, blob.name, max(size, present), present)
             self._reservations.add(reservation)
             if present:
                 self._kept = None
-            lacking = self._lacking()
-            if lacking > 0:
-                self._evict(lacking)
-                lacking = self._lacking()
-            if lacking > 0:
+            try:
+                self._make_room(size)
+            except OutOfSpace:
                 reservation.release(kept=False)
-                raise OutOfSpace(
-                    f"There is no room for {size:,} bytes in the cache: the budget is "
-                    f"{self.limit:,} bytes and {self.min_free:,} bytes stay free on the disk.",
-                    advice="Raise cache_size_limit, lower min_free_space, or delete cached repos.",
-                )
+                raise
             return reservation
+
+    def grow(self, reservation: Reservation, size: int) -> None:
+        """Let a reservation be of `size` bytes, if it is smaller.
+
+        Raises:
+            OutOfSpace: not even eviction makes enough room; it stays as it was.
+        """
+        with self._lock:
+            before = reservation.size
+            if size <= before:
+                return
+            reservation.size = size
+            try:
+                self._make_room(size - before)
+            except OutOfSpace:
+                reservation.size = before
+                raise
+
+    def _make_room(self, size: int) -> None:
+        lacking = self._lacking()
+        if lacking > 0:
+            self._evict(lacking)
+            lacking = self._lacking()
+        if lacking > 0:
+            raise OutOfSpace(
+                f"There is no room for {size:,} bytes in the cache: the budget is "
+                f"{self.limit:,} bytes and {self.min_free:,} bytes stay free on the disk.",
+                advice="Raise cache_size_limit, lower min_free_space, or delete cached repos.",
+            )
 
     def _lacking(self) -> int:
         return max(self.used() - self.limit, -self.free_on_disk())

@@ -87,8 +87,19 @@ class Fills:
         ]
         self._pools = Pools(*self._executors)
 
-    def open(self, blob: BlobId, size: int, source: Source, *, range_safe: bool) -> Fill | None:
+    def open(
+        self,
+        blob: BlobId,
+        size: int,
+        source: Source,
+        *,
+        range_safe: bool,
+        part: tuple[int, int] | None = None,
+    ) -> Fill | None:
         """Join the running fill of `blob` or start one; the caller must `leave` it.
+
+        Args:
+            part: the bytes that will be wanted of it, for which alone room is made; None: all.
 
         Returns:
             None when the blob was kept meanwhile, or cannot be kept now (no room, or another
@@ -100,6 +111,26 @@ class Fills:
             UpstreamError: the cache is shutting down.
             StorageError: the disk refuses to be written.
         """
+        fill = self._join_or_start(blob, size, source, range_safe=range_safe, part=part)
+        if fill is None:
+            return None
+        try:
+            self._make_room(fill, part)
+        except OutOfSpace as full:
+            logger.info("streaming %s through unkept: %s", blob, full.message)
+            fill.leave()
+            return None
+        return fill
+
+    def _join_or_start(
+        self,
+        blob: BlobId,
+        size: int,
+        source: Source,
+        *,
+        range_safe: bool,
+        part: tuple[int, int] | None,
+    ) -> Fill | None:
         deadline = time.monotonic() + _WAIT_FOR_LEASE_SECONDS
         while True:
             with self._lock:
@@ -108,22 +139,30 @@ class Fills:
                     return fill
                 holder = self._holders.get(blob)
                 if holder is None or holder.released.is_set():
-                    return self._begin(blob, size, source, range_safe=range_safe)
+                    self._check_resting(blob)
+                    if self._stopped:
+                        raise UpstreamError("The cache is shutting down.", status=503)
+                    if self._store.size_of(blob) is not None:
+                        return None
+                    room = size if part is None else 0
+                    fill = self._start(blob, size, source, range_safe=range_safe, room=room)
+                    if fill is not None:
+                        fill.join(source)
+                    return fill
                 if holder is fill and fill.outcome is None:
                     return None
             if not holder.released.wait(deadline - time.monotonic()):
                 return None
 
-    def _begin(self, blob: BlobId, size: int, source: Source, *, range_safe: bool) -> Fill | None:
-        self._check_resting(blob)
-        if self._stopped:
-            raise UpstreamError("The cache is shutting down.", status=503)
-        if self._store.size_of(blob) is not None:
-            return None
-        fill = self._start(blob, size, source, range_safe=range_safe, attempt=1)
-        if fill is not None:
-            fill.join(source)
-        return fill
+    def _make_room(self, fill: Fill, part: tuple[int, int] | None) -> None:
+        room = self._reservations.get(id(fill))
+        if room is None:
+            return
+        size = fill.size
+        if part is not None and fill.range_safe:
+            missing = sum(end - start for start, end in fill.partial.missing(*part))
+            size = min(size, room.size + missing)
+        self._budget.grow(room, size)
 
     def running(self, blob: BlobId) -> Fill | None:
         """Return the running fill of `blob`, without joining it."""
@@ -136,10 +175,17 @@ class Fills:
         self._resting.pop(blob, None)
 
     def _start(
-        self, blob: BlobId, size: int, source: Source, *, range_safe: bool, attempt: int
+        self,
+        blob: BlobId,
+        size: int,
+        source: Source,
+        *,
+        range_safe: bool,
+        room: int,
+        attempt: int = 1,
     ) -> Fill | None:
         try:
-            reservation = self._budget.reserve(blob, size)
+            reservation = self._budget.reserve(blob, room)
         except OutOfSpace as full:
             logger.info("streaming %s through unkept: %s", blob, full.message)
             return None
@@ -224,6 +270,7 @@ class Fills:
                     fill.size,
                     fill.sources[0],
                     range_safe=fill.range_safe,
+                    room=fill.size,
                     attempt=fill.attempt + 1,
                 )
         if again is not None:

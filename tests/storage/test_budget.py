@@ -157,6 +157,17 @@ class TestReservations:
         clock.now += 60
         assert budget.used() == SIZE
 
+    def test_it_grows_with_what_is_wanted(self, budget: Budget) -> None:
+        reservation = budget.reserve(blob(1), 0)
+        budget.grow(reservation, 4 * SIZE)
+        budget.grow(reservation, SIZE)
+        assert budget.used() == 4 * SIZE
+        with pytest.raises(OutOfSpace):
+            budget.grow(reservation, 11 * SIZE)
+        assert budget.used() == 4 * SIZE
+        reservation.release(kept=False)
+        assert budget.used() == 0
+
     def test_a_refused_reservation_takes_no_room(self, budget: Budget) -> None:
         for _ in range(3):
             with pytest.raises(OutOfSpace):

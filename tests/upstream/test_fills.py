@@ -199,6 +199,32 @@ class TestRoom:
         assert upstream.calls == []
         house.close()
 
+    def test_parts_take_the_room_of_parts(self, tmp_path: Path, upstream: Upstream) -> None:
+        house = House(tmp_path / "small", limit=SIZE - 1)
+        fill = house.fills.open(BLOB, SIZE, source(), range_safe=True, part=(0, 1000))
+        assert fill is not None
+        assert house.budget.used() == 1000
+        fill.want(0, 1000)
+        follow(fill, 0, 1000, completing=False)
+        more = house.fills.open(BLOB, SIZE, source(), range_safe=True, part=(500, 2000))
+        assert more is fill
+        assert house.budget.used() == 2000
+        assert house.open() is None, "there is no room for all of it"
+        assert fill.readers == 2 and fill.state == "running"
+        for _ in range(2):
+            fill.leave()
+        wait_over(fill)
+        house.close()
+
+    def test_who_must_wait_for_the_digest_needs_room_for_all(
+        self, tmp_path: Path, upstream: Upstream
+    ) -> None:
+        house = House(tmp_path / "small", limit=SIZE - 1)
+        assert house.fills.open(BLOB, SIZE, source(), range_safe=False, part=(0, 10)) is None
+        assert house.fills.running(BLOB) is None
+        assert house.budget._reservations == set()
+        house.close()
+
     def test_a_disk_that_refuses_is_a_storage_error_and_takes_no_room(
         self, house: House, monkeypatch: pytest.MonkeyPatch
     ) -> None:
