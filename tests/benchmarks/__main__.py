@@ -34,6 +34,8 @@ def main() -> int:
     size = (256 if options.quick else 1024) * MIB
     effort = Effort(2, 1.0) if options.quick else Effort(5, 4.0)
     machine = describe() | {"rate_client": rate_client()}
+    if float(machine["load"]) > 0.5:
+        _say(f"the machine is busy (load {machine['load']}): do not trust single figures")
     started = time.monotonic()
     rows: list[Row] = []
     try:

@@ -98,6 +98,7 @@ def _capped(site: Site, effort: Effort) -> Iterator[Row]:
 
     def one(name: str, forget: Callable[[], None], url: str, clients: int) -> float:
         forget()
+        os.sync()
         site.count()
         done = download(url, site.size, clients)
         first.setdefault(name, []).append(1000 * done.first_byte)
@@ -145,12 +146,14 @@ def _uncapped(site: Site, effort: Effort) -> Iterator[Row]:
     target = site.work / "direct.bin"
 
     def direct() -> float:
+        os.sync()  # what others wrote is not to be waited for here
         seconds = download(site.direct, site.size, output=target).seconds
         target.unlink()
         return site.size / MIB / seconds
 
     def fill_alone() -> float:
         cache.forget()
+        os.sync()
         started = time.perf_counter()
         begin_and_leave(cache.big)
         while not _is_verified(cache):
@@ -159,6 +162,7 @@ def _uncapped(site: Site, effort: Effort) -> Iterator[Row]:
 
     def with_reader() -> float:
         cache.forget()
+        os.sync()
         seconds = download(cache.big, site.size).seconds
         cache.wait_kept()
         return site.size / MIB / seconds
