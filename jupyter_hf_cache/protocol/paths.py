@@ -14,7 +14,6 @@ are decoded exactly once, per segment: `%2F` inside a revision is part of the re
 from __future__ import annotations
 
 import re
-import unicodedata
 from dataclasses import dataclass
 from enum import Enum
 from urllib.parse import quote, unquote_to_bytes
@@ -81,6 +80,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _ID_SEGMENT = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # Unicode's category Cc
 _BARE_REF = {"pr": re.compile(r"\d+"), "convert": re.compile(r"[\w.-]+")}
 _SEGMENT_SAFE = "!$&'()*+,;=:@"
 _QUERY_SAFE = "!$%&'()*+,-./:;=?@[]_~|"
@@ -202,7 +202,7 @@ def _decode(segment: str) -> str:
             "The path is not valid UTF-8.",
             advice="Percent-encode names as UTF-8.",
         ) from None
-    if any(unicodedata.category(character) == "Cc" for character in decoded):
+    if _CONTROL_CHARACTER.search(decoded):
         raise BadPath(
             "The path holds a control character.",
             advice="Rename the file or leave the character out.",

@@ -25,21 +25,24 @@ _PROOF_BYTES = 1024 * 1024
 _PROOF_RANGES = 4
 
 
+_Key = tuple[str, RepoRef, str, str]
+
+
 class Claims:
     """Claims in a state table, the latest also in memory. Thread-safe; blocks on disk."""
 
     def __init__(self, table: StateTable) -> None:
         self._table = table
         self._lock = threading.Lock()
-        self._memory: OrderedDict[str, Claim] = OrderedDict()
+        self._memory: OrderedDict[_Key, Claim] = OrderedDict()
 
     def get(self, origin_id: str, repo: RepoRef, commit: str, file: str) -> Claim | None:
         """Return what the origin said about this file at this commit."""
-        key = _key(origin_id, repo, commit, file)
+        key = (origin_id, repo, commit, file)
         with self._lock:
             if (claim := self._memory.get(key)) is not None:
                 return claim
-        row = self._table.get(key)
+        row = self._table.get(_row_of(key))
         if row is None:
             return None
         claim = Claim(**row)
@@ -48,11 +51,11 @@ class Claims:
 
     def put(self, origin_id: str, repo: RepoRef, file: str, claim: Claim) -> None:
         """Keep a claim."""
-        key = _key(origin_id, repo, claim.commit, file)
+        key = (origin_id, repo, claim.commit, file)
         with self._lock:
             if self._memory.get(key) == claim:
                 return
-        self._table.set(key, asdict(claim))
+        self._table.set(_row_of(key), asdict(claim))
         self._remember(key, claim)
 
     def of_repo(self, origin_id: str, repo: RepoRef) -> Iterator[tuple[str, Claim]]:
@@ -75,17 +78,18 @@ class Claims:
         prefix = key_of("claim", origin_id, repo.type, repo.id) + "/"
         self._table.delete_prefix(prefix)
         with self._lock:
-            for key in [key for key in self._memory if key.startswith(prefix)]:
+            for key in [key for key in self._memory if key[:2] == (origin_id, repo)]:
                 del self._memory[key]
 
-    def _remember(self, key: str, claim: Claim) -> None:
+    def _remember(self, key: _Key, claim: Claim) -> None:
         with self._lock:
             self._memory[key] = claim
             while len(self._memory) > _IN_MEMORY:
                 self._memory.popitem(last=False)
 
 
-def _key(origin_id: str, repo: RepoRef, commit: str, file: str) -> str:
+def _row_of(key: _Key) -> str:
+    origin_id, repo, commit, file = key
     return key_of("claim", origin_id, repo.type, repo.id, commit, file)
 
 

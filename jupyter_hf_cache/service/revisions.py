@@ -21,22 +21,25 @@ _IN_MEMORY = 10_000
 _REWRITE_SECONDS = 15.0
 
 
+_Key = tuple[str, str, RepoRef, str]
+
+
 class Revisions:
     """Moving refs in a state table, the latest also in memory. Thread-safe; blocks on disk."""
 
     def __init__(self, table: StateTable) -> None:
         self._table = table
         self._lock = threading.Lock()
-        self._memory: OrderedDict[str, Revision] = OrderedDict()
-        self._written: dict[str, Revision] = {}
+        self._memory: OrderedDict[_Key, Revision] = OrderedDict()
+        self._written: dict[_Key, Revision] = {}
 
     def get(self, caller: Caller, repo: RepoRef, revision: str) -> Revision | None:
         """Return what `revision` pointed at when this identity asked last."""
-        key = self._key(caller, repo, revision)
+        key = (caller.scope, caller.identity, repo, revision)
         with self._lock:
             if (known := self._memory.get(key)) is not None:
                 return known
-        row = self._table.get(key)
+        row = self._table.get(_row_of(key))
         if row is None:
             return None
         known = Revision(**row)
@@ -45,13 +48,13 @@ class Revisions:
 
     def put(self, caller: Caller, repo: RepoRef, revision: str, record: Revision) -> None:
         """Keep what the upstream just said."""
-        key = self._key(caller, repo, revision)
+        key = (caller.scope, caller.identity, repo, revision)
         with self._lock:
             written = self._written.get(key)
         age = record.checked - written.checked if written is not None else _REWRITE_SECONDS
         self._remember(key, record)
         if written is None or written.commit != record.commit or age >= _REWRITE_SECONDS:
-            self._table.set(key, asdict(record))
+            self._table.set(_row_of(key), asdict(record))
             with self._lock:
                 self._written[key] = record
 
@@ -61,13 +64,14 @@ class Revisions:
             _, scope, _, repo_type, repo_id, revision = key.split("/")
             yield scope, f"{repo_type}/{repo_id}", revision, row["commit"]
 
-    def _remember(self, key: str, record: Revision) -> None:
+    def _remember(self, key: _Key, record: Revision) -> None:
         with self._lock:
             self._memory[key] = record
             while len(self._memory) > _IN_MEMORY:
                 forgotten, _ = self._memory.popitem(last=False)
                 self._written.pop(forgotten, None)
 
-    @staticmethod
-    def _key(caller: Caller, repo: RepoRef, revision: str) -> str:
-        return key_of("revision", caller.scope, caller.identity, repo.type, repo.id, revision)
+
+def _row_of(key: _Key) -> str:
+    scope, identity, repo, revision = key
+    return key_of("revision", scope, identity, repo.type, repo.id, revision)

@@ -99,15 +99,7 @@ class Remote:
     @property
     def origin(self) -> str:
         """Scheme, host and port of the upstream, in lower case, with default ports left out."""
-        parts = urlsplit(self.upstream_url)
-        scheme = parts.scheme.lower()
-        host = (parts.hostname or "").lower()
-        if ":" in host:
-            host = f"[{host}]"
-        port = parts.port
-        if port is None or (scheme, port) in (("http", 80), ("https", 443)):
-            return f"{scheme}://{host}"
-        return f"{scheme}://{host}:{port}"
+        return _origin_of(self.upstream_url)
 
     @property
     def base_path(self) -> str:
@@ -120,7 +112,7 @@ class Remote:
 
         The base path belongs to it: two mirrors below one host are two origins of claims.
         """
-        return _short_name(self.origin + self.base_path)
+        return _short_name(self.upstream_url)
 
     @property
     def scope(self) -> str:
@@ -129,9 +121,24 @@ class Remote:
         return f"{self.id}@{self.origin_id}"
 
 
+# Every request asks for these, of the same few remotes.
+@lru_cache(maxsize=256)
+def _origin_of(url: str) -> str:
+    parts = urlsplit(url)
+    scheme = parts.scheme.lower()
+    host = (parts.hostname or "").lower()
+    if ":" in host:
+        host = f"[{host}]"
+    port = parts.port
+    if port is None or (scheme, port) in (("http", 80), ("https", 443)):
+        return f"{scheme}://{host}"
+    return f"{scheme}://{host}:{port}"
+
+
 @lru_cache(maxsize=256)
 def _short_name(url: str) -> str:
-    return hashlib.sha256(url.encode()).hexdigest()[:16]
+    place = _origin_of(url) + urlsplit(url).path.rstrip("/")
+    return hashlib.sha256(place.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,9 @@ class Subject(str, Enum):
     PAGES = "page"
 
 
+_Key = tuple[str, str, RepoRef, Subject]
+
+
 def decide_read(verdict: Verdict | None, lifetimes: Lifetimes, now: float) -> bool:
     """Decide whether a repo may be read on the strength of what the upstream said last.
 
@@ -80,19 +83,19 @@ class Rights:
     def __init__(self, table: StateTable) -> None:
         self._table = table
         self._lock = threading.Lock()
-        self._memory: OrderedDict[str, Verdict | None] = OrderedDict()
-        self._written: dict[str, float] = {}
+        self._memory: OrderedDict[_Key, Verdict | None] = OrderedDict()
+        self._written: dict[_Key, float] = {}
 
     def verdict(
         self, scope: str, identity: str, repo: RepoRef, subject: Subject = Subject.FILES
     ) -> Verdict | None:
         """Return the last verdict, however old."""
-        key = _key(scope, identity, repo, subject)
+        key = (scope, identity, repo, subject)
         with self._lock:
             if key in self._memory:
                 self._memory.move_to_end(key)
                 return self._memory[key]
-        row = self._table.get(key)
+        row = self._table.get(_row_of(key))
         verdict = Verdict(**row) if row is not None else None
         with self._lock:
             # Somebody may have asked the upstream in the meantime; that is newer than the row.
@@ -107,7 +110,7 @@ class Rights:
         subject: Subject = Subject.FILES,
     ) -> None:
         """Keep a verdict that the upstream just gave."""
-        key = _key(scope, identity, repo, subject)
+        key = (scope, identity, repo, subject)
         with self._lock:
             before = self._memory.get(key)
             self._remember(key, verdict)
@@ -119,18 +122,18 @@ class Rights:
             if said_before and 0 <= age < _REWRITE_SECONDS:
                 return
             self._written[key] = verdict.checked
-        self._table.set(key, asdict(verdict))
+        self._table.set(_row_of(key), asdict(verdict))
 
     def revoke(self, scope: str, identity: str, repo: RepoRef, *subjects: Subject) -> None:
         """Forget verdicts: the upstream refused."""
         for subject in subjects or tuple(Subject):
-            key = _key(scope, identity, repo, subject)
+            key = (scope, identity, repo, subject)
             with self._lock:
                 unknown = key in self._memory and self._memory[key] is None
                 self._remember(key, None)
                 self._written.pop(key, None)
             if not unknown:
-                self._table.delete(key)
+                self._table.delete(_row_of(key))
 
     def note_refusal(
         self, scope: str, identity: str, repo: RepoRef, status: int, code: str | None
@@ -164,7 +167,7 @@ class Rights:
         verdict = self.verdict(scope, "anonymous", repo)
         return verdict is not None and verdict.public
 
-    def _remember(self, key: str, verdict: Verdict | None) -> Verdict | None:
+    def _remember(self, key: _Key, verdict: Verdict | None) -> Verdict | None:
         self._memory[key] = verdict
         self._memory.move_to_end(key)
         while len(self._memory) > _IN_MEMORY:
@@ -173,5 +176,6 @@ class Rights:
         return verdict
 
 
-def _key(scope: str, identity: str, repo: RepoRef, subject: Subject) -> str:
+def _row_of(key: _Key) -> str:
+    scope, identity, repo, subject = key
     return key_of(subject.value, scope, identity, repo.type, repo.id)
