@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tests.clients.server import JupyterServer, ServerProcess, StandAloneServer
+from tests.clients.server import JupyterServer, ServerProcess, StandAloneServer, wait_for
 
 from .load import download
 from .machine import BenchmarkError
@@ -97,9 +97,21 @@ class Cache:
         if answer.status_code not in (200, 404):
             raise BenchmarkError(f"the cache did not forget {repo}: {answer.text}")
 
+    def fill_states(self) -> set[str]:
+        """The states of all fills that the cache knows of.
+
+        Raises:
+            BenchmarkError: one failed.
+        """
+        fills = self.server.api("GET", "hf-cache/v1/fills").json()["results"]
+        states = {fill["state"] for fill in fills}
+        if "failed" in states:
+            raise BenchmarkError(f"a fill failed: {fills}")
+        return states
+
     def wait_kept(self) -> None:
-        """Wait until no fill runs, asking little."""
-        self.server.wait_idle()
+        """Wait until every fill is durable: only then is it there to be forgotten."""
+        wait_for(lambda: self.fill_states() <= {"done"} or None, "end of the fills")
 
 
 class Site:
