@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from jupyter_hf_cache.storage.blobs import LocalBlobReader
+from jupyter_hf_cache.storage.interface import BlobReader
 from jupyter_hf_cache.upstream.fill import Fill
 
 
@@ -37,7 +37,7 @@ class BytesBody:
 class BlobBody:
     """Bytes [start, end) of a kept blob."""
 
-    reader: LocalBlobReader
+    reader: BlobReader
     start: int
     end: int
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from jupyter_hf_cache.protocol.digests import Digest
-from jupyter_hf_cache.storage.blobs import BlobId, LocalBlobStore
+from jupyter_hf_cache.storage.blobs import LocalBlobStore
+from jupyter_hf_cache.storage.interface import BlobId
 from jupyter_hf_cache.storage.records import ANONYMOUS
 from jupyter_hf_cache.upstream.client import UpstreamClient
 from jupyter_hf_cache.upstream.fill import Fill, Pools

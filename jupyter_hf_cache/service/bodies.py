@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from jupyter_hf_cache.answers import Answer, BlobBody, BytesBody, FillBody
@@ -23,8 +24,9 @@ from jupyter_hf_cache.service.claims import origin_delivers
 from jupyter_hf_cache.service.heads import file_headers, not_modified, range_applies
 from jupyter_hf_cache.service.unkept import stream_unkept
 from jupyter_hf_cache.service.usage import Usage
-from jupyter_hf_cache.storage.blobs import BlobId, LocalBlobReader, LocalBlobStore
+from jupyter_hf_cache.storage.blockmap import whole_blocks
 from jupyter_hf_cache.storage.budget import Budget
+from jupyter_hf_cache.storage.interface import BlobId, BlobReader, BlobStore
 from jupyter_hf_cache.storage.records import Claim, RepoRef
 from jupyter_hf_cache.upstream.fills import Fills
 from jupyter_hf_cache.upstream.taints import Taints
@@ -45,7 +47,7 @@ class Bodies:
     def __init__(
         self,
         *,
-        store: LocalBlobStore,
+        store: BlobStore,
         budget: Budget,
         fills: Fills,
         taints: Taints,
@@ -58,6 +60,21 @@ class Bodies:
         self._usage = usage
         self._lock = threading.Lock()
         self._proved: set[tuple[BlobId, str]] = set()
+
+    def at_hand(self, caller: Caller, claim: Claim, headers: Mapping[str, str]) -> bool:
+        """Return whether a GET with these headers can be answered from disk alone."""
+        digest = Digest.from_etag(claim.etag)
+        if is_empty(claim) or digest is None or claim.size is None:
+            return is_empty(claim)
+        blob = BlobId.of(digest, caller.remote.origin_id)
+        try:
+            part = self._range(claim, headers, resumable=True)
+        except RangeNotSatisfiable:
+            return True
+        if part is None or is_open_ended(headers.get("Range", "")):
+            return self._store.size_of(blob) is not None
+        origin_id = caller.remote.origin_id
+        return self._store.holds(blob, claim.size, origin_id, part.start, part.end)
 
     def head(
         self, request: HubRequest, claim: Claim, headers: Mapping[str, str], stale: str
@@ -95,7 +112,8 @@ class Bodies:
             return Answer(304, answer_headers, result="hit")
         digest = Digest.from_etag(claim.etag)
         if digest is None or claim.size is None:
-            return stream_unkept(_source(request, caller, claim), claim, answer_headers)
+            source = _source(request, caller, claim)
+            return stream_unkept(source, claim, answer_headers, on_damage=lambda sent: None)
         blob = BlobId.of(digest, caller.remote.origin_id)
         wanted = self._range(claim, headers, resumable=not self._taints.is_tainted(blob))
         status, start, end = 200, 0, claim.size
@@ -129,10 +147,16 @@ class Bodies:
         reader = self._open_proved(blob, claim, source)
         if reader is None and source.client.remote.policy != "streamed":
             whole = completing or size <= SMALL
-            part = None if whole else (start, end)
-            fill = self._fills.open(blob, size, source, range_safe=_believable(source), part=part)
+            part = (0, size) if whole else whole_blocks(start, end, size)
+            fill = self._fills.open(
+                blob,
+                size,
+                source,
+                range_safe=_believable(source),
+                part=None if whole else part,
+            )
             if fill is not None:
-                (fill.want_all if whole else lambda: fill.want(start, end))()
+                (fill.want_all if whole else lambda: fill.want(*part))()
                 self._usage.miss()
                 answer.body = FillBody(fill, start, end, completing=whole)
                 answer.result = "miss"
@@ -141,7 +165,11 @@ class Bodies:
         if reader is None:
             self._usage.miss()
             return stream_unkept(
-                source, claim, answer.headers, ByteRange(start, end) if not completing else None
+                source,
+                claim,
+                answer.headers,
+                None if completing else ByteRange(start, end),
+                on_damage=lambda sent: self._taints.taint(blob, sent=sent, quarantined=Path()),
             )
         self._budget.note_used(blob)
         self._usage.hit(end - start)
@@ -177,7 +205,7 @@ class Bodies:
 
     # -- proofs
 
-    def _open_proved(self, blob: BlobId, claim: Claim, source: Source) -> LocalBlobReader | None:
+    def _open_proved(self, blob: BlobId, claim: Claim, source: Source) -> BlobReader | None:
         """Open a kept blob if this origin's claim on it is proved, or can be now."""
         reader = self._store.open(blob)
         if reader is None:
@@ -199,7 +227,7 @@ class Bodies:
             "bytes."
         )
 
-    def _prove(self, blob: BlobId, claim: Claim, source: Source, reader: LocalBlobReader) -> bool:
+    def _prove(self, blob: BlobId, claim: Claim, source: Source, reader: BlobReader) -> bool:
         sidecar = self._store.sidecar(blob)
         if sidecar is None:
             return False

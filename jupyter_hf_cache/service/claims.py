@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from urllib.parse import unquote
 
-from jupyter_hf_cache.storage.blobs import BlobReader
+from jupyter_hf_cache.storage.interface import BlobReader
 from jupyter_hf_cache.storage.records import Claim, RepoRef
 from jupyter_hf_cache.storage.state import StateTable, key_of
 from jupyter_hf_cache.upstream.transfer import Source, transfer

@@ -143,7 +143,6 @@ class CacheService:
             usage=self.usage,
         )
         self.files = Files(
-            store=self.store,
             claims=self.claims,
             revisions=self.revisions,
             rights=self.rights,

@@ -21,9 +21,8 @@ from jupyter_hf_cache.errors import (
     UpstreamError,
     UpstreamUnreachable,
 )
-from jupyter_hf_cache.protocol.digests import Digest
 from jupyter_hf_cache.protocol.paths import HubRequest, api_path, is_commit
-from jupyter_hf_cache.service.bodies import Bodies, is_empty
+from jupyter_hf_cache.service.bodies import Bodies
 from jupyter_hf_cache.service.breaker import Breaker
 from jupyter_hf_cache.service.caller import Caller
 from jupyter_hf_cache.service.changes import Changes
@@ -32,7 +31,6 @@ from jupyter_hf_cache.service.heads import missing_file, wants_fresh
 from jupyter_hf_cache.service.negatives import Negatives
 from jupyter_hf_cache.service.revisions import Revisions
 from jupyter_hf_cache.service.usage import Usage
-from jupyter_hf_cache.storage.blobs import BlobId, LocalBlobStore
 from jupyter_hf_cache.storage.records import Claim, RepoRef, Revision, Verdict
 from jupyter_hf_cache.upstream.flight import SingleFlight
 from jupyter_hf_cache.upstream.lookup import METADATA_TIMEOUT, Look, look_up, refusal
@@ -77,7 +75,6 @@ class Files:
     def __init__(
         self,
         *,
-        store: LocalBlobStore,
         claims: Claims,
         revisions: Revisions,
         rights: Rights,
@@ -89,7 +86,6 @@ class Files:
         single_user: bool,
         offline: bool,
     ) -> None:
-        self._store = store
         self._claims = claims
         self._revisions = revisions
         self._rights = rights
@@ -162,17 +158,9 @@ class Files:
             claim=claim,
             kept=claim is not None
             and (question.want_body or look_for_bytes)
-            and (claim.absent or self._kept(caller, claim)),
+            and (claim.absent or self._bodies.at_hand(caller, claim, question.headers)),
             changed=self._changes.last(caller.scope, repo),
         )
-
-    def _kept(self, caller: Caller, claim: Claim) -> bool:
-        if is_empty(claim):
-            return True
-        digest = Digest.from_etag(claim.etag)
-        if digest is None:
-            return False
-        return self._store.size_of(BlobId.of(digest, caller.remote.origin_id)) is not None
 
     def _may_read(self, caller: Caller, repo: RepoRef, now: float) -> bool:
         verdict = self._rights.verdict(caller.scope, caller.identity, repo)

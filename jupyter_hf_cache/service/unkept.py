@@ -1,14 +1,16 @@
 """Streaming a file through without keeping it.
 
-Responsible for: answers whose bytes cannot be kept now: no room, another process fills the same
-blob, or a digest this cache does not know. What has a known digest is verified all the same: its
-tail is held back.
+Responsible for: answers whose bytes cannot be kept now: no room, another process or origin fills
+the same blob, or a digest this cache does not know. A broken upstream is asked again for the rest,
+and what has a known digest is verified all the same: its tail is held back.
 Not responsible for: deciding that (`service.bodies`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+import time
+from collections.abc import Callable, Generator
 
 from jupyter_hf_cache.answers import Answer, StreamBody
 from jupyter_hf_cache.errors import UpstreamError, VerificationFailed
@@ -18,75 +20,118 @@ from jupyter_hf_cache.storage.records import Claim
 from jupyter_hf_cache.upstream.client import UpstreamResponse
 from jupyter_hf_cache.upstream.fill import HOLD_BACK
 from jupyter_hf_cache.upstream.lookup import refusal
-from jupyter_hf_cache.upstream.transfer import CHUNK_SIZE, STALL_SECONDS, Source
+from jupyter_hf_cache.upstream.transfer import (
+    CHUNK_SIZE,
+    STALL_SECONDS,
+    Source,
+    SourceLost,
+    pieces,
+)
+
+_ATTEMPTS_WITHOUT_PROGRESS = 5
+_PAUSE_SECONDS = 0.3
+
+Chunks = Generator[bytes, None, None]
 
 
 def stream_unkept(
-    source: Source, claim: Claim, headers: dict[str, str], part: ByteRange | None = None
+    source: Source,
+    claim: Claim,
+    headers: dict[str, str],
+    part: ByteRange | None = None,
+    *,
+    on_damage: Callable[[int], None],
 ) -> Answer:
     """Answer with bytes straight from the upstream.
 
     Args:
         part: a bounded range; None for the whole file, which is also the answer to a resume,
-        because what
-            the client holds cannot be verified.
+            because what the client holds cannot be verified.
+        on_damage: called with the number of bytes given out when their digest turns out wrong.
 
     Raises:
         UpstreamError, UpstreamAnswer: the upstream refuses before the first byte.
     """
-    asked = {} if part is None else {"Range": f"bytes={part.start}-{part.end - 1}"}
+    digest = Digest.from_etag(claim.etag)
+    if digest is None or claim.size is None:
+        return _as_it_comes(source, headers)
+    if part is not None:
+        chunks = _started(_resumed(source, part.start, part.end, claim.size))
+        return Answer(206, headers, StreamBody(chunks, chunks), result="miss")
+    headers.pop("Content-Range", None)
+    headers["Content-Length"] = str(claim.size)
+    chunks = _started(_resumed(source, 0, claim.size, claim.size))
+    chunks = _verified(chunks, digest, claim.size, on_damage)
+    return Answer(200, headers, StreamBody(chunks, chunks), result="miss")
+
+
+def _resumed(source: Source, start: int, end: int, size: int) -> Chunks:
+    """Yield [start, end), asking again for the rest when the upstream breaks off."""
+    position, failures = start, 0
+    while position < end:
+        before = position
+        try:
+            for _, data in pieces(source, position, end, size):
+                position += len(data)
+                yield data
+        except SourceLost as lost:
+            raise lost.error from lost
+        except UpstreamError:
+            failures = 1 if position > before else failures + 1
+            if failures > _ATTEMPTS_WITHOUT_PROGRESS:
+                raise
+            time.sleep(_PAUSE_SECONDS * failures)
+
+
+def _started(chunks: Chunks) -> Chunks:
+    """Wait for the first piece now, while a refusal can still be answered as one."""
+    first = next(chunks, b"")
+
+    def again() -> Chunks:
+        try:
+            yield from itertools.chain([first] if first else [], chunks)
+        finally:
+            chunks.close()
+
+    return again()
+
+
+def _verified(
+    chunks: Chunks, digest: Digest, size: int, on_damage: Callable[[int], None]
+) -> Chunks:
+    """Yield the body, its tail only after the digest matched."""
+    hasher, held, sent = Hasher(digest.algorithm, size), b"", 0
+    try:
+        for data in chunks:
+            hasher.update(data)
+            held += data
+            if len(held) > HOLD_BACK:
+                sent += len(held) - HOLD_BACK
+                yield held[:-HOLD_BACK]
+                held = held[-HOLD_BACK:]
+    finally:
+        chunks.close()
+    if hasher.hexdigest() != digest.hex:
+        on_damage(sent)
+        raise VerificationFailed("What the upstream sent does not have the digest it promised.")
+    yield held
+
+
+def _as_it_comes(source: Source, headers: dict[str, str]) -> Answer:
+    """Pass on what has no digest that could be verified, or no length."""
     response = source.client.request(
         "GET",
         source.path,
         credential=source.credential,
-        headers=asked,
         stream=True,
         follow="all",
         read_timeout=STALL_SECONDS,
     )
-    try:
-        if response.status not in (200, 206):
+    if response.status != 200:
+        with response:
             raise refusal(response)
-        if part is not None and response.status != 206:
-            raise UpstreamError(
-                "The upstream does not answer ranges, and the file cannot be kept now."
-            )
-    except BaseException:
-        response.close()
-        raise
-    chunks = _bounded(response, part) if part is not None else _verified(response, claim)
-    if part is None:
-        headers.pop("Content-Range", None)
-        headers.pop("Content-Length", None)
-        if claim.size is not None:
-            headers["Content-Length"] = str(claim.size)
-    status = 206 if part is not None else 200
-    return Answer(status, headers, StreamBody(chunks, response), result="miss")
+    return Answer(200, headers, StreamBody(_body(response), response), result="miss")
 
 
-def _bounded(response: UpstreamResponse, part: ByteRange) -> Iterator[bytes]:
-    left = part.end - part.start
-    for data in response.iter_bytes(CHUNK_SIZE):
-        yield data[:left]
-        left -= len(data[:left])
-    if left:
-        raise UpstreamError("The upstream ended its answer early.")
-
-
-def _verified(response: UpstreamResponse, claim: Claim) -> Iterator[bytes]:
-    """Yield the body, its tail only after the digest matched."""
-    digest = Digest.from_etag(claim.etag)
-    if digest is None or claim.size is None:
-        yield from response.iter_bytes(CHUNK_SIZE)
-        return
-    hasher = Hasher(digest.algorithm, claim.size)
-    held = b""
-    for data in response.iter_bytes(CHUNK_SIZE):
-        hasher.update(data)
-        held += data
-        if len(held) > HOLD_BACK:
-            yield held[:-HOLD_BACK]
-            held = held[-HOLD_BACK:]
-    if hasher.hexdigest() != digest.hex:
-        raise VerificationFailed("What the upstream sent does not have the digest it promised.")
-    yield held
+def _body(response: UpstreamResponse) -> Chunks:
+    yield from response.iter_bytes(CHUNK_SIZE)

@@ -23,13 +23,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import filelock
 
 from jupyter_hf_cache.protocol.digests import Digest
-from jupyter_hf_cache.storage.blockmap import BlockMap, stored_bytes
+from jupyter_hf_cache.storage.blockmap import BlockMap, holds, stored_bytes
 from jupyter_hf_cache.storage.files import sync_directory, write_atomically
+from jupyter_hf_cache.storage.interface import BlobId
 from jupyter_hf_cache.storage.sidecar import Sidecar
 
 logger = logging.getLogger(__name__)
@@ -38,33 +38,6 @@ _HEX_DIGITS = {"sha256": 64, "git-sha1": 40}
 _HEX = frozenset("0123456789abcdef")
 _UNFINISHED_SECONDS = 3600.0
 _BESIDE = (".lock", ".map", ".json")
-
-
-@dataclass(frozen=True, slots=True)
-class BlobId:
-    """A blob's name: its digest, and for git-sha1 also the origin that named it."""
-
-    digest: Digest
-    origin_id: str = ""
-
-    @classmethod
-    def of(cls, digest: Digest, origin_id: str) -> BlobId:
-        """Name the blob with `digest` as claimed by the origin `origin_id`."""
-        return cls(digest, "" if digest.algorithm == "sha256" else origin_id)
-
-    @property
-    def name(self) -> str:
-        """The blob as one file name."""
-        parts = [self.digest.algorithm, self.origin_id, self.digest.hex]
-        return "-".join(part for part in parts if part)
-
-    @property
-    def path(self) -> Path:
-        """Path below `blobs/`."""
-        return Path(self.digest.algorithm, self.origin_id, self.digest.hex[:2], self.digest.hex)
-
-    def __str__(self) -> str:
-        return self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,20 +52,6 @@ class Leftover:
     path: Path
     size: int
     used: float
-
-
-class BlobReader(Protocol):
-    """A kept blob open for reading. `read` may be called from any thread; `close` once."""
-
-    size: int
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Return up to `length` bytes from `offset`; fewer only at the end."""
-        ...
-
-    def close(self) -> None:
-        """Release the blob."""
-        ...
 
 
 class LocalBlobReader:
@@ -358,6 +317,13 @@ class LocalBlobStore:
         """Return how many bytes of `blob` an idle partial holds, about."""
         path = self.partial_dir / blob.name
         return stored_bytes(path.with_name(path.name + ".map")) if path.exists() else 0
+
+    def holds(self, blob: BlobId, size: int, owner: str, start: int, end: int) -> bool:
+        """Return whether [start, end) can be read now without fetching anything."""
+        if self.size_of(blob) == size:
+            return True
+        path = self.partial_dir / blob.name
+        return path.exists() and holds(path.with_name(path.name + ".map"), size, owner, start, end)
 
     def tidy(self) -> None:
         """Remove what killed processes leave behind and nothing ever looks at again."""

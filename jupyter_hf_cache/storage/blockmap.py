@@ -101,7 +101,7 @@ class BlockMap:
         self.size = size
         self.trusted = True
         self.continued = False
-        self._owner = hashlib.sha256(owner.encode()).digest()[:8]
+        self._owner = _short(owner)
         self._lock = threading.Lock()
         self._intervals = Intervals()
         self._blocks = (size + BLOCK_SIZE - 1) // BLOCK_SIZE
@@ -188,6 +188,33 @@ class BlockMap:
             if self._fd >= 0:
                 os.close(self._fd)
                 self._fd = -1
+
+
+def whole_blocks(start: int, end: int, size: int) -> tuple[int, int]:
+    """Return [start, end) of a file of `size` bytes widened to the blocks it lies in: only whole
+    blocks outlive the process that received them."""
+    return start - start % BLOCK_SIZE, min(end + -end % BLOCK_SIZE, size)
+
+
+def holds(path: Path, size: int, owner: str, start: int, end: int) -> bool:
+    """Return whether a `.map` file says that every block of [start, end) was certainly written,
+    with bytes of `owner`."""
+    try:
+        raw = path.read_bytes()
+    except OSError:
+        return False
+    if len(raw) < _HEADER.size:
+        return False
+    expected = _HEADER.pack(_MAGIC, BLOCK_SIZE, size, boot_id(), _short(owner))
+    if not boot_id() or raw[: _HEADER.size] != expected:
+        return False
+    first, last = start // BLOCK_SIZE, (end + BLOCK_SIZE - 1) // BLOCK_SIZE
+    blocks = raw[_HEADER.size + first : _HEADER.size + last]
+    return len(blocks) == last - first and blocks.count(1) == len(blocks)
+
+
+def _short(owner: str) -> bytes:
+    return hashlib.sha256(owner.encode()).digest()[:8]
 
 
 def stored_bytes(path: Path) -> int:

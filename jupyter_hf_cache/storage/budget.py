@@ -21,7 +21,8 @@ from typing import Any
 
 from jupyter_hf_cache.errors import OutOfSpace, StorageError
 from jupyter_hf_cache.protocol.digests import Digest
-from jupyter_hf_cache.storage.blobs import BlobId, Leftover, LocalBlobStore
+from jupyter_hf_cache.storage.blobs import Leftover, LocalBlobStore
+from jupyter_hf_cache.storage.interface import BlobId
 from jupyter_hf_cache.storage.state import StateTable, key_of
 
 logger = logging.getLogger(__name__)

@@ -28,7 +28,7 @@ from typing import Literal
 
 from jupyter_hf_cache.errors import HfCacheError, StorageError, UpstreamError, VerificationFailed
 from jupyter_hf_cache.protocol.digests import Hasher
-from jupyter_hf_cache.storage.blobs import BlobId, LocalPartial
+from jupyter_hf_cache.storage.interface import BlobId, Partial
 from jupyter_hf_cache.storage.sidecar import Sidecar
 from jupyter_hf_cache.upstream.speed import Speed
 from jupyter_hf_cache.upstream.transfer import Source, SourceLost, transfer
@@ -82,7 +82,7 @@ class Fill:
     def __init__(
         self,
         blob: BlobId,
-        partial: LocalPartial,
+        partial: Partial,
         source: Source,
         *,
         pools: Pools,

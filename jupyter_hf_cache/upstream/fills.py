@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jupyter_hf_cache.errors import OutOfSpace, StorageError, UpstreamError, VerificationFailed
-from jupyter_hf_cache.storage.blobs import BlobId, LocalBlobStore
 from jupyter_hf_cache.storage.budget import Budget, Reservation
+from jupyter_hf_cache.storage.interface import BlobId, BlobStore
 from jupyter_hf_cache.upstream.fill import Fill, Pools
 from jupyter_hf_cache.upstream.taints import Taints
 from jupyter_hf_cache.upstream.transfer import Source
@@ -57,7 +57,7 @@ class Fills:
 
     def __init__(
         self,
-        store: LocalBlobStore,
+        store: BlobStore,
         budget: Budget,
         taints: Taints,
         *,

@@ -12,7 +12,7 @@ import contextlib
 import time
 from pathlib import Path
 
-from jupyter_hf_cache.storage.blobs import BlobId, BlobReader
+from jupyter_hf_cache.storage.interface import BlobId, BlobReader
 from jupyter_hf_cache.storage.state import StateTable, key_of
 
 TAINT_SECONDS = 7 * 24 * 3600.0

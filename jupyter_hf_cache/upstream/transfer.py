@@ -7,7 +7,8 @@ Not responsible for: repeating it (`upstream.fill`), verifying the digest, or wr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -48,6 +49,9 @@ class Source:
         return (self.origin_id, self.identity, self.path)
 
 
+Pieces = Generator[tuple[int, bytes], None, None]
+
+
 class SourceLost(Exception):
     """The upstream refuses this source for good (401, 403, 404, ...).
 
@@ -77,6 +81,20 @@ def transfer(
         SourceLost: this caller's right or the file is gone.
         UpstreamError: anything that may pass by asking again.
     """
+    with contextlib.closing(pieces(source, start, end, size)) as arriving:
+        for offset, data in arriving:
+            sink(offset, data)
+            if not go_on():
+                return
+
+
+def pieces(source: Source, start: int, end: int, size: int) -> Pieces:
+    """Yield (offset, data) of [start, end) as one answer of the upstream brings it.
+
+    Raises:
+        SourceLost: this caller's right or the file is gone.
+        UpstreamError: anything that may pass by asking again.
+    """
     whole = start == 0 and end == size
     headers = {} if whole else {"Range": f"bytes={start}-{end - 1}"}
     with (
@@ -95,12 +113,10 @@ def transfer(
         for data in response.iter_bytes(CHUNK_SIZE):
             piece = data[max(start - offset, 0) : max(end - offset, 0)]
             if piece:
-                sink(max(offset, start), piece)
+                yield max(offset, start), piece
             offset += len(data)
             if offset >= end:
                 break
-            if not go_on():
-                return
     if offset < end:
         raise UpstreamError(f"The upstream ended its answer {end - offset:,} bytes early.")
 

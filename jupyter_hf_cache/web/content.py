@@ -200,10 +200,11 @@ class ContentHandler(CacheHandler):
         offset = body.start
         if body.end - offset >= CHUNK_SIZE:
             await self.flush()
-            sender = body_sender(self, self.context.pools.sending)
-            if sender is not None:
+            file = body.reader.fileno()
+            sender = body_sender(self, self.context.pools.sending) if file is not None else None
+            if file is not None and sender is not None:
                 try:
-                    await sender.send(body.reader.fileno(), offset, body.end)
+                    await sender.send(file, offset, body.end)
                 finally:
                     sender.close()
                 return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -391,3 +392,52 @@ def test_a_streaming_remote_keeps_nothing(cache: RunningCache) -> None:
     cache.service.config.update_remote(remote.id, {"policy": "streamed"})
     assert cache.get(URL).content == whole()
     assert kept_blobs(cache) == []
+
+
+class TestUnkept:
+    """What cannot be kept is streamed, with the same promises."""
+
+    @pytest.fixture
+    def full(self, tmp_path: Path, hub: FakeHub) -> Iterator[RunningCache]:
+        with RunningCache(tmp_path, hub, cache_size_limit=MIB) as cache:
+            yield cache
+
+    def test_a_cut_upstream_is_asked_for_the_rest(self, full: RunningCache, hub: FakeHub) -> None:
+        hub.fault("cut", "", host="cdn", at=3 * MIB)
+        assert full.get(URL).content == whole()
+        assert hub.counters.bytes("cdn") < SIZE + MIB
+
+    def test_a_range(self, full: RunningCache, hub: FakeHub) -> None:
+        answer = full.get(URL, headers={"Range": f"bytes={MIB}-{3 * MIB - 1}"})
+        assert (answer.status_code, answer.content) == (206, whole()[MIB : 3 * MIB])
+
+    def test_a_refusal_before_the_first_byte_is_answered(
+        self, full: RunningCache, hub: FakeHub
+    ) -> None:
+        hub.fault("html", "", host="cdn", times=None)
+        assert full.get(URL).status_code == 502
+
+    def test_damage_that_was_given_out_taints(self, full: RunningCache, hub: FakeHub) -> None:
+        hub.fault("corrupt", "", host="cdn", at=MIB)
+        with pytest.raises(requests.exceptions.RequestException):
+            full.get(URL)
+        answer = full.get(URL, headers={"Range": f"bytes={4 * MIB}-"})
+        assert (answer.status_code, answer.content) == (200, whole())
+        assert full.get(URL, headers={"Range": "bytes=9-99"}).status_code == 503
+
+
+class TestPartsOffline:
+    def test_what_is_there_of_a_file_is_read_without_the_hub(
+        self, tmp_path: Path, hub: FakeHub
+    ) -> None:
+        part = {"Range": f"bytes={2 * MIB + 5}-{3 * MIB}"}
+        with RunningCache(tmp_path, hub) as cache:
+            assert cache.get(URL, headers=part).status_code == 206
+        hub.pause()
+        with RunningCache(tmp_path, hub, revision_ttl=0.0, access_ttl=0.0) as cache:
+            answer = cache.get(URL, headers=part)
+            assert (answer.status_code, answer.content) == (206, whole()[2 * MIB + 5 : 3 * MIB + 1])
+            assert answer.headers["X-HF-Warning"]
+            elsewhere = cache.get(URL, headers={"Range": "bytes=5-9"})
+            assert elsewhere.status_code == 521
+        hub.resume()

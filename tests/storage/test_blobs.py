@@ -16,8 +16,9 @@ import pytest
 
 from jupyter_hf_cache.protocol.digests import Digest
 from jupyter_hf_cache.storage import blobs, files
-from jupyter_hf_cache.storage.blobs import BlobId, LocalBlobStore, LocalPartial
+from jupyter_hf_cache.storage.blobs import LocalBlobStore, LocalPartial
 from jupyter_hf_cache.storage.files import write_atomically
+from jupyter_hf_cache.storage.interface import BlobId
 from jupyter_hf_cache.storage.sidecar import Sidecar
 
 DATA = os.urandom(700_000)
@@ -54,7 +55,8 @@ def another_process(store: LocalBlobStore, code: str) -> Iterator[subprocess.Pop
         import sys
         from pathlib import Path
         from jupyter_hf_cache.protocol.digests import Digest
-        from jupyter_hf_cache.storage.blobs import BlobId, LocalBlobStore
+        from jupyter_hf_cache.storage.blobs import LocalBlobStore
+        from jupyter_hf_cache.storage.interface import BlobId
         store = LocalBlobStore(Path(sys.argv[1]))
         BLOB = BlobId(Digest("sha256", {SHA256!r}))
         """

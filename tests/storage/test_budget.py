@@ -14,8 +14,9 @@ import pytest
 from jupyter_hf_cache.errors import OutOfSpace, StorageError
 from jupyter_hf_cache.protocol.digests import Digest
 from jupyter_hf_cache.storage import budget as module
-from jupyter_hf_cache.storage.blobs import BlobId, LocalBlobStore
+from jupyter_hf_cache.storage.blobs import LocalBlobStore
 from jupyter_hf_cache.storage.budget import Budget, blob_key, blob_of
+from jupyter_hf_cache.storage.interface import BlobId
 from jupyter_hf_cache.storage.sidecar import Sidecar
 from jupyter_hf_cache.storage.state import StateTable
 

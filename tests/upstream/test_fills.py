@@ -24,8 +24,9 @@ from filling import (
 )
 
 from jupyter_hf_cache.errors import StorageError, UpstreamError, VerificationFailed
-from jupyter_hf_cache.storage.blobs import BlobId, LocalBlobStore
+from jupyter_hf_cache.storage.blobs import LocalBlobStore, LocalPartial
 from jupyter_hf_cache.storage.budget import Budget
+from jupyter_hf_cache.storage.interface import BlobId
 from jupyter_hf_cache.storage.state import StateTable
 from jupyter_hf_cache.upstream import fill as fill_module
 from jupyter_hf_cache.upstream import fills as module
@@ -164,7 +165,8 @@ class TestJoining:
             import sys
             from pathlib import Path
             from jupyter_hf_cache.protocol.digests import Digest
-            from jupyter_hf_cache.storage.blobs import BlobId, LocalBlobStore
+            from jupyter_hf_cache.storage.blobs import LocalBlobStore
+            from jupyter_hf_cache.storage.interface import BlobId
             blob = BlobId(Digest("sha256", {BLOB.digest.hex!r}))
             partial = LocalBlobStore(Path(sys.argv[1])).partial(blob, {SIZE}, "origin")
             print("ready", flush=True)
@@ -317,7 +319,7 @@ class TestMismatch:
         def refuse(*_: object) -> None:
             raise OSError(28, "full")
 
-        monkeypatch.setattr(fill_module.LocalPartial, "quarantine", refuse)
+        monkeypatch.setattr(LocalPartial, "quarantine", refuse)
         upstream.data = damaged()
         with pytest.raises(VerificationFailed):
             house.download()

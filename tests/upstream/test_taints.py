@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jupyter_hf_cache.protocol.digests import Digest
-from jupyter_hf_cache.storage.blobs import BlobId
+from jupyter_hf_cache.storage.interface import BlobId
 from jupyter_hf_cache.storage.state import StateTable
 from jupyter_hf_cache.upstream import taints as module
 from jupyter_hf_cache.upstream.taints import TAINT_SECONDS, Taints
