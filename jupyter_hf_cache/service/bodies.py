@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 # verified.
 SMALL = 1024 * 1024
 _MAX_CLAIMS_IN_SIDECAR = 64
+_PROVED_IN_MEMORY = 100_000
 
 
 class Bodies:
@@ -216,6 +217,8 @@ class Bodies:
         try:
             if self._prove(blob, claim, source, reader):
                 with self._lock:
+                    if len(self._proved) >= _PROVED_IN_MEMORY:
+                        self._proved.clear()
                     self._proved.add(key)
                 return reader
         except BaseException:

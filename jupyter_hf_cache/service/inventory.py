@@ -132,10 +132,14 @@ class Inventory:
     def _add_revisions(
         self, repos: dict[tuple[str, RepoRef], KeptRepo], remotes: dict[str, Remote]
     ) -> None:
-        by_name = {key_of(repo.type, repo.id): kept for (_, repo), kept in repos.items()}
-        for _, name, revision, commit in self._service.revisions.all():
-            if name in by_name:
-                by_name[name].revisions[unquote(revision)] = commit
+        by_name = {
+            (key_of(remotes[origin_id].scope), key_of(repo.type, repo.id)): kept
+            for (origin_id, repo), kept in repos.items()
+            if origin_id in remotes
+        }
+        for scope, name, revision, commit in self._service.revisions.all():
+            if (scope, name) in by_name:
+                by_name[scope, name].revisions[unquote(revision)] = commit
         for (origin_id, repo), kept in repos.items():
             remote = remotes.get(origin_id)
             if remote is not None:

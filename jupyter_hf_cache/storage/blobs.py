@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 _HEX_DIGITS = {"sha256": 64, "git-sha1": 40}
 _HEX = frozenset("0123456789abcdef")
 _UNFINISHED_SECONDS = 3600.0
+_SOUND_IN_MEMORY = 100_000
 _BESIDE = (".lock", ".map", ".json")
 
 
@@ -192,6 +193,7 @@ class LocalBlobStore:
         self.blob_dir = root / "blobs"
         self.partial_dir = root / "partial"
         self.quarantine_dir = root / "quarantine"
+        self._sound: dict[BlobId, tuple[int, int, int]] = {}
         for directory in (self.blob_dir, self.partial_dir, self.quarantine_dir):
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
 
@@ -212,15 +214,27 @@ class LocalBlobStore:
             fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         except OSError:
             return None
-        size = os.fstat(fd).st_size
-        sidecar = self.sidecar(blob)
-        if sidecar is None or sidecar.size != size:
+        info = os.fstat(fd)
+        if not self._is_sound(blob, info):
             os.close(fd)
             logger.warning("kept blob %s has lost its sidecar or its length; removing it", blob)
             self.delete(blob)
             return None
         _lock(fd, shared=True)
-        return LocalBlobReader(fd, size)
+        return LocalBlobReader(fd, info.st_size)
+
+    def _is_sound(self, blob: BlobId, info: os.stat_result) -> bool:
+        """Compare a blob's length with its sidecar's, once for each state of the file."""
+        state = (info.st_ino, info.st_size, info.st_mtime_ns)
+        if self._sound.get(blob) == state:
+            return True
+        sidecar = self.sidecar(blob)
+        if sidecar is None or sidecar.size != info.st_size:
+            return False
+        if len(self._sound) >= _SOUND_IN_MEMORY:
+            self._sound.clear()
+        self._sound[blob] = state
+        return True
 
     def partial(self, blob: BlobId, size: int, owner: str = "") -> LocalPartial | None:
         """Take the lease on filling `blob` with bytes of the origin `owner`.

@@ -26,7 +26,13 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Literal
 
-from jupyter_hf_cache.errors import HfCacheError, StorageError, UpstreamError, VerificationFailed
+from jupyter_hf_cache.errors import (
+    HfCacheError,
+    StorageError,
+    UpstreamError,
+    UpstreamUnreachable,
+    VerificationFailed,
+)
 from jupyter_hf_cache.protocol.digests import Hasher
 from jupyter_hf_cache.storage.interface import BlobId, Partial
 from jupyter_hf_cache.storage.sidecar import Sidecar
@@ -290,13 +296,19 @@ class Fill:
                     self._lose(source, lost)
                 except UpstreamError as error:
                     failures = 1 if part.received > before else failures + 1
-                    if failures > _ATTEMPTS_WITHOUT_PROGRESS:
+                    if failures > self._patience(error):
                         raise
                     self._pause_between(failures, error)
         finally:
             with self._changed:
                 self._under_way.end(part)
                 self._changed.notify_all()
+
+    def _patience(self, error: UpstreamError) -> int:
+        """Return how many failures in a row are borne. Who was sent nothing yet is told at once
+        that nobody is there: the connection was tried several times already."""
+        gone = isinstance(error, UpstreamUnreachable) and self.sent == 0
+        return 0 if gone else _ATTEMPTS_WITHOUT_PROGRESS
 
     def _next_gap(self, part: Part, *, whole: bool) -> tuple[int, int] | None:
         """Return what this connection fetches next, or end its part.

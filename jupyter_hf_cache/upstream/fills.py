@@ -223,18 +223,24 @@ class Fills:
         except StorageError as error:
             # The blob is there all the same; its record is made at the next start.
             logger.warning("blob %s is kept without a record: %s", fill.blob, error.message)
+        if kept:
+            # Before anybody finds the fill ended: what is asked next depends on it.
+            self._note(fill, self._clear_taint, fill.blob)
         with self._lock:
             self._reservations.pop(id(fill)).release(kept=kept)
-            self._recent.appendleft(report(fill))
+            self._recent.appendleft(report(fill, fill.outcome))
             if self._fills.get(fill.blob) is fill:
                 del self._fills[fill.blob]
+        self._note(fill, self._on_fetched, fill.fetched)
+        if kept:
+            self._note(fill, self._on_kept, fill.blob, fill.size)
+        elif isinstance(fill.error, VerificationFailed):
+            self._note(fill, self._quarantine, fill, fill.error)
+
+    def _note(self, fill: Fill, action: Callable[..., None], *args: object) -> None:
+        """Note something about an ended fill; a disk that refuses is no reason to fail readers."""
         try:
-            self._on_fetched(fill.fetched)
-            if kept:
-                self._clear_taint(fill.blob)
-                self._on_kept(fill.blob, fill.size)
-            elif isinstance(fill.error, VerificationFailed):
-                self._quarantine(fill, fill.error)
+            action(*args)
         except StorageError as error:
             logger.warning("the end of the fill of %s is not noted: %s", fill.blob, error.message)
 
@@ -297,8 +303,8 @@ class Fills:
             executor.shutdown(wait=True)
 
 
-def report(fill: Fill) -> FillReport:
-    """Describe a fill as it stands."""
+def report(fill: Fill, state: str | None = None) -> FillReport:
+    """Describe a fill as it stands, or as ended in `state`."""
     return FillReport(
         blob=fill.blob.name,
         claim=list(fill.sources[0].claim),
@@ -307,6 +313,6 @@ def report(fill: Fill) -> FillReport:
         speed=fill.speed(),
         readers=fill.readers,
         started=fill.started,
-        state=fill.outcome or fill.state,
+        state=state or fill.state,
         error=fill.error.message if fill.error is not None else None,
     )

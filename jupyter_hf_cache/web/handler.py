@@ -15,14 +15,14 @@ import contextlib
 import json
 from collections.abc import Awaitable, Iterator
 from http.cookies import SimpleCookie
-from logging import DEBUG, INFO, WARNING, Logger
+from logging import DEBUG, INFO, WARNING, Logger, LoggerAdapter
 from types import TracebackType
 from typing import Any, ClassVar, Literal, cast
 
 from tornado import httputil
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
-from jupyter_hf_cache.errors import BadRequest, HfCacheError, Refused
+from jupyter_hf_cache.errors import BadRequest, HfCacheError, Refused, UpstreamAnswer
 from jupyter_hf_cache.web import capability, entrance, errors, guard, network
 from jupyter_hf_cache.web.context import WebContext
 from jupyter_hf_cache.web.credentials import Login
@@ -221,7 +221,9 @@ class CacheHandler(RequestHandler):
         self.set_status(answer.status)
         for name, value in answer.headers.items():
             self.set_header(name, errors.header_text(value))
-        if answer.status == 401 and not guard.is_browser(self.request.headers):
+        # The Hub's own refusal keeps the Hub's own challenge, or none.
+        ours = not isinstance(error, UpstreamAnswer)
+        if answer.status == 401 and ours and not guard.is_browser(self.request.headers):
             self.set_header("WWW-Authenticate", 'Basic realm="jupyter-hf-cache"')
         return answer
 
@@ -251,6 +253,8 @@ class CacheHandler(RequestHandler):
         # Clients ask for many files that a repo may have; "no such file" is everyday.
         everyday = status < 400 or (status == 404 and self.surface == "content")
         level = DEBUG if everyday else INFO if status < 500 else WARNING
+        if everyday and not _prints_debug(self.log):
+            return
         self.log.log(
             level,
             "%d %s (%s) %.2f ms",
@@ -371,6 +375,19 @@ def _hidden_authorization(handler: CacheHandler, *, hide: bool) -> Iterator[None
     finally:
         for value in kept:
             headers.add("Authorization", value)
+
+
+def _prints_debug(log: Logger | LoggerAdapter[Any]) -> bool:
+    """Whether any handler prints DEBUG lines. Jupyter lets its loggers make every record and has
+    their handlers drop it, which costs as much as a small answer."""
+    logger: Logger | None = log.logger if isinstance(log, LoggerAdapter) else log
+    if logger is None or not logger.isEnabledFor(DEBUG):
+        return False
+    while logger is not None:
+        if any(handler.level <= DEBUG for handler in logger.handlers):
+            return True
+        logger = logger.parent if logger.propagate else None
+    return False
 
 
 def _without_token(query: str) -> str:
