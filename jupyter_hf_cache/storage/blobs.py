@@ -135,6 +135,10 @@ class LocalPartial:
         """Return bytes that were written."""
         return os.pread(self._fd, length, offset)
 
+    def fileno(self) -> int:
+        """Return the descriptor; it belongs to the partial."""
+        return self._fd
+
     def available(self, offset: int) -> int:
         """Return the end of the contiguous bytes present from `offset`."""
         return self._map.available(offset)

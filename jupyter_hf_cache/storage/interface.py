@@ -95,6 +95,10 @@ class Partial(Protocol):
         """Return the gaps in [start, end)."""
         ...
 
+    def fileno(self) -> int | None:
+        """Return a descriptor of the growing blob, if there is one; it belongs to the partial."""
+        ...
+
     def commit(self, sidecar: Sidecar) -> None:
         """Make the verified bytes the kept blob, durably; what is open stays readable."""
         ...

@@ -219,15 +219,23 @@ class Fill:
             HfCacheError: the fill failed meanwhile, or the file lost its bytes.
         """
         data = self.partial.read(offset, length)
+        self.give_out(offset + len(data))
+        if not data and length:
+            raise StorageError("The file that is being received became shorter.")
+        return data
+
+    def give_out(self, end: int) -> None:
+        """Remember that bytes up to `end`, below `available`, go to a client now.
+
+        Raises:
+            HfCacheError: the fill failed meanwhile.
+        """
         with self._changed:
             if self.outcome is not None and not self.verified:
                 # How much was given out is noted already; nothing may be added to it.
                 self._changed.wait_for(lambda: self.state in _OVER)
                 raise self.error or UpstreamError("The download was stopped.")
-            self.sent = max(self.sent, offset + len(data))
-        if not data and length:
-            raise StorageError("The file that is being received became shorter.")
-        return data
+            self.sent = max(self.sent, end)
 
     # -- wants
 

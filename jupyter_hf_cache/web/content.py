@@ -19,13 +19,15 @@ from jupyter_hf_cache.answers import Answer, BlobBody, BytesBody, FillBody, Stre
 from jupyter_hf_cache.errors import BadRequest, VerificationFailed
 from jupyter_hf_cache.protocol.headers import sandbox_headers
 from jupyter_hf_cache.web.handler import CacheHandler
-from jupyter_hf_cache.web.sendfile import body_sender
+from jupyter_hf_cache.web.sendfile import BodySender, body_sender
 from jupyter_hf_cache.web.uploads import BodyPipe
 
 CHUNK_SIZE = 1024 * 1024
 _SMALL = 64 * 1024
 _MAX_QUESTION = 4 * 1024 * 1024
 _ATTEMPTS = 3
+# Between two steps behind a growing file: enough for more than a piece to arrive on a fast line.
+_PACE_SECONDS = 0.004
 
 
 class ContentHandler(CacheHandler):
@@ -200,11 +202,10 @@ class ContentHandler(CacheHandler):
         offset = body.start
         if body.end - offset >= CHUNK_SIZE:
             await self.flush()
-            file = body.reader.fileno()
-            sender = body_sender(self, self.context.pools.sending) if file is not None else None
-            if file is not None and sender is not None:
+            sender = self._sender(body.reader.fileno())
+            if sender is not None:
                 try:
-                    await sender.send(file, offset, body.end)
+                    await sender.send(offset, body.end)
                 finally:
                     sender.close()
                 return
@@ -217,6 +218,10 @@ class ContentHandler(CacheHandler):
             self.write(data)
             await self.flush()
 
+    def _sender(self, file: int | None) -> BodySender | None:
+        """A way past Tornado's buffers for what lies in a file, where there is one."""
+        return None if file is None else body_sender(self, file, self.context.pools.sending)
+
     async def _send_fill(self, body: FillBody) -> None:
         """Follow the growing file; the head is sent with the first bytes, so that an upstream
         which fails before them is answered with a proper error."""
@@ -224,10 +229,11 @@ class ContentHandler(CacheHandler):
         changed = self._changed
 
         def wake() -> None:
-            if not loop.is_closed():
+            if not changed.is_set() and not loop.is_closed():
                 loop.call_soon_threadsafe(changed.set)
 
         unwatch = fill.watch(wake)
+        sender: BodySender | None = None
         try:
             offset = body.start
             while offset < body.end:
@@ -238,6 +244,15 @@ class ContentHandler(CacheHandler):
                 if ready <= offset:
                     await changed.wait()
                     continue
+                if self._headers_written and sender is None:
+                    sender = self._sender(fill.partial.fileno())
+                if sender is not None:
+                    await self.context.run_disk(fill.give_out, ready)
+                    await sender.send(offset, ready)
+                    offset = ready
+                    if ready < body.end and not fill.verified:
+                        await asyncio.sleep(_PACE_SECONDS)
+                    continue
                 length = min(CHUNK_SIZE, ready - offset)
                 data = await self.context.run_disk(fill.read, offset, length)
                 offset += len(data)
@@ -247,6 +262,8 @@ class ContentHandler(CacheHandler):
                 await self._wait_verified(body)
         finally:
             unwatch()
+            if sender is not None:
+                sender.close()
 
     async def _wait_verified(self, body: FillBody) -> None:
         """An empty file has no bytes to wait for, but a digest all the same."""

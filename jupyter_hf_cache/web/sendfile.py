@@ -27,24 +27,22 @@ _PATIENCE_MS = 20
 
 
 class BodySender:
-    """Sends parts of files as the body of one answer whose head was flushed already.
+    """Sends parts of a file as the body of one answer whose head was flushed already.
 
     Made by `body_sender`; used on the event loop; `close` ends it.
     """
 
-    def __init__(self, connection: Any, stream: IOStream, pool: Executor) -> None:
+    def __init__(self, connection: Any, stream: IOStream, file: int, pool: Executor) -> None:
         self._connection = connection
+        self._file = file
         self._stream = stream
         self._pool = pool
         self._loop = asyncio.get_running_loop()
         self._fd = os.dup(stream.socket.fileno())
         stream.set_nodelay(True)
 
-    async def send(self, file: int, start: int, end: int) -> None:
-        """Send bytes [start, end) of an open file.
-
-        Args:
-            file: a descriptor that stays open until this returns.
+    async def send(self, start: int, end: int) -> None:
+        """Send bytes [start, end) of the file.
 
         Raises:
             StreamClosedError: the client left.
@@ -56,7 +54,7 @@ class BodySender:
                 raise StreamClosedError
             step = min(STEP, end - offset)
             sent = await self._loop.run_in_executor(
-                self._pool, _send_some, self._fd, file, offset, step
+                self._pool, _send_some, self._fd, self._file, offset, step
             )
             offset += sent
             self._connection._expected_content_remaining -= sent
@@ -86,8 +84,11 @@ class BodySender:
             os.close(fd)
 
 
-def body_sender(handler: RequestHandler, pool: Executor) -> BodySender | None:
+def body_sender(handler: RequestHandler, file: int, pool: Executor) -> BodySender | None:
     """Return a sender for a handler whose head was flushed.
+
+    Args:
+        file: a descriptor that stays open until the sender is closed.
 
     None where only Tornado can send: TLS, no `sendfile`, or a connection that is not the plain one
     of its HTTP server.
@@ -101,7 +102,7 @@ def body_sender(handler: RequestHandler, pool: Executor) -> BodySender | None:
     if not isinstance(getattr(connection, "_expected_content_remaining", None), int):
         return None
     try:
-        return BodySender(connection, stream, pool)
+        return BodySender(connection, stream, file, pool)
     except (OSError, ValueError):
         return None
 
