@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import subprocess
 import sys
 import textwrap
@@ -21,7 +22,7 @@ from jupyter_hf_cache.storage.files import write_atomically
 from jupyter_hf_cache.storage.interface import BlobId
 from jupyter_hf_cache.storage.sidecar import Sidecar
 
-DATA = os.urandom(700_000)
+DATA = random.Random(5).randbytes(700_000)
 SHA256 = hashlib.sha256(DATA).hexdigest()
 BLOB = BlobId(Digest("sha256", SHA256))
 GIT_BLOB = BlobId(Digest("git-sha1", "ab" * 20), "origin-1")
