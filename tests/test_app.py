@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import http.client
 import json
 import logging
 import os
 import re
+import shutil
 import stat
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -283,22 +286,70 @@ class TestOwnUrlAsUpstream:
         assert "this cache" in str(running.extension.injection.state()["reason"])
 
 
-def blocked_by_a_file(tmp_path: Path) -> dict[str, Any]:
+Prepare = Callable[[Path, pytest.FixtureRequest, pytest.MonkeyPatch], dict[str, Any]]
+
+
+def blocked_by_a_file(tmp_path: Path, *_: object) -> dict[str, Any]:
     (tmp_path / "file").write_text("in the way")
     return {"cache_dir": str(tmp_path / "file" / "cache")}
 
 
-def of_a_newer_release(tmp_path: Path) -> dict[str, Any]:
+def of_a_newer_release(tmp_path: Path, *_: object) -> dict[str, Any]:
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "VERSION").write_text("99.0\n")
     return {}
 
 
+def on_a_network(
+    _: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, Any]:
+    monkeypatch.setattr("jupyter_hf_cache.config.network_type_of", lambda path: "nfs4")
+    monkeypatch.setattr("jupyter_hf_cache.config.local_state_dir", lambda path: None)
+    return {}
+
+
+def disk_of_its_own(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    if not hasattr(os, "geteuid") or os.geteuid() != 0 or not shutil.which("mount"):
+        pytest.skip("group network: mounting needs root")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk], check=True)
+    request.addfinalizer(lambda: subprocess.run(["umount", "-l", disk], check=True))
+    return disk
+
+
+def on_a_full_disk(
+    tmp_path: Path, request: pytest.FixtureRequest, _: pytest.MonkeyPatch
+) -> dict[str, Any]:
+    disk = disk_of_its_own(tmp_path, request)
+    with contextlib.suppress(OSError):
+        (disk / "filler").write_bytes(bytes(1 << 20))
+    return {"cache_dir": str(disk / "cache")}
+
+
+def on_a_read_only_disk(
+    tmp_path: Path, request: pytest.FixtureRequest, _: pytest.MonkeyPatch
+) -> dict[str, Any]:
+    disk = disk_of_its_own(tmp_path, request)
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    return {"cache_dir": str(disk / "cache")}
+
+
 class TestBrokenStore:
-    @pytest.fixture(params=[blocked_by_a_file, of_a_newer_release])
-    def cache_options(self, request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
-        prepare: Callable[[Path], dict[str, Any]] = request.param
-        return prepare(tmp_path)
+    @pytest.fixture(
+        params=[
+            blocked_by_a_file,
+            of_a_newer_release,
+            on_a_network,
+            on_a_full_disk,
+            on_a_read_only_disk,
+        ]
+    )
+    def cache_options(
+        self, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> dict[str, Any]:
+        prepare: Prepare = request.param
+        return prepare(tmp_path, request, monkeypatch)
 
     async def test_jupyter_starts_and_says_why(
         self,
@@ -322,6 +373,22 @@ class TestBrokenStore:
         assert status == 200
         assert problem in json.loads(body)["problems"]
         assert [problem in line for line in warnings] == [True]
+
+
+class TestLostState:
+    @pytest.fixture(params=["cache/state/files", "cache/state/repos", "data/hf-cache/state/config"])
+    def cache_options(self, request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
+        table = tmp_path / request.param
+        table.mkdir(parents=True)
+        (table / "cache.db").write_bytes(b"no database" * 1000)
+        return {}
+
+    async def test_a_corrupt_table_is_set_aside_and_the_cache_works(self, running: Running) -> None:
+        assert os.environ["HF_ENDPOINT"]
+        problems = running.extension.context.service.problems
+        assert [problem for problem in problems if "corrupt" in problem]
+        status, _, _ = await running.ask("GET", f"pulp/content/hf/{FILE}")
+        assert status == 200
 
 
 class TestSlowDisk:

@@ -33,9 +33,9 @@ from jupyter_hf_cache.errors import (
     UpstreamUnreachable,
     VerificationFailed,
 )
-from jupyter_hf_cache.protocol.digests import Hasher
 from jupyter_hf_cache.storage.interface import BlobId, Partial
 from jupyter_hf_cache.storage.sidecar import Sidecar
+from jupyter_hf_cache.upstream.growing_digest import GrowingDigest
 from jupyter_hf_cache.upstream.speed import Speed
 from jupyter_hf_cache.upstream.transfer import Source, SourceLost, transfer
 from jupyter_hf_cache.upstream.underway import Part, UnderWay
@@ -44,7 +44,6 @@ logger = logging.getLogger(__name__)
 
 HOLD_BACK = 64 * 1024
 MAX_AHEAD_OF_HASH = 256 * 1024 * 1024
-_HASH_STEP = 4 * 1024 * 1024
 _HASH_LAG = 1024 * 1024
 _ATTEMPTS_WITHOUT_PROGRESS = 5
 _CLAIMS_IN_SIDECAR = 64
@@ -110,7 +109,6 @@ class Fill:
         self.released = threading.Event()
         self.sent = 0
         self.fetched = 0
-        self.sha256 = ""
         self.sources = [source]
         self._pools = pools
         self._on_end = on_end
@@ -122,9 +120,7 @@ class Fill:
         self._whole = False
         self._under_way = UnderWay()
         self._hashing = False
-        self._hashed = 0
-        self._digest = Hasher(blob.digest.algorithm, partial.size)
-        self._sha256 = Hasher("sha256", partial.size) if blob.digest.algorithm != "sha256" else None
+        self._digest = GrowingDigest(blob, partial)
         self._closed = False
         self._speed = Speed()
 
@@ -393,7 +389,7 @@ class Fill:
 
     @property
     def _unhashed(self) -> int:
-        return self.partial.available(0) - self._hashed
+        return self.partial.available(0) - self._digest.hashed
 
     def _stopped(self, *, whole: bool) -> bool:
         if not self._running:
@@ -414,7 +410,7 @@ class Fill:
         with self._changed:
             reached = self.partial.available(0)
             complete = reached >= self.size
-            due = complete or (self._whole and reached - self._hashed >= _HASH_LAG)
+            due = complete or (self._whole and reached - self._digest.hashed >= _HASH_LAG)
             if not due or self._hashing or not self._running:
                 return
             self._hashing = True
@@ -425,25 +421,21 @@ class Fill:
         while True:
             with self._changed:
                 reached = self.partial.available(0)
-                if not self._running or (self._hashed >= reached and reached < self.size):
+                behind = reached - self._digest.hashed
+                if not self._running or (behind <= 0 and reached < self.size):
                     self._hashing = False
                     return
-            if self._hashed >= self.size:
+            if self._digest.complete:
                 self._conclude()
                 return
-            data = self.partial.read(self._hashed, min(_HASH_STEP, reached - self._hashed))
-            if not data:
-                raise StorageError("The file that is being received became shorter.")
-            self._digest.update(data)
-            if self._sha256 is not None:
-                self._sha256.update(data)
+            count = self._digest.step(reached)
             with self._changed:
-                self._hashed += len(data)
+                self._digest.hashed += count
                 self._changed.notify_all()
 
     def _conclude(self) -> None:
         """Compare the digest; release readers at once, then make the blob durable."""
-        if self._digest.hexdigest() != self.blob.digest.hex:
+        if not self._digest.matches:
             self._end(
                 "failed",
                 VerificationFailed(
@@ -453,7 +445,6 @@ class Fill:
                 ),
             )
             return
-        self.sha256 = (self._sha256 or self._digest).hexdigest()
         with self._changed:
             if self.outcome is not None:
                 return
@@ -472,7 +463,7 @@ class Fill:
             claims = [source.claim for source in self.sources]
         return Sidecar(
             size=self.size,
-            sha256=self.sha256,
+            sha256=self._digest.sha256,
             origins=[self.origin_id],
             claims=claims[:_CLAIMS_IN_SIDECAR],
             created=time.time(),
