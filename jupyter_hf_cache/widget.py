@@ -137,7 +137,7 @@ class CachePanel(widgets.VBox):  # type: ignore[misc]
         for control in (self._query, self._type):
             control.observe(lambda _: self._find_repos(), names="value")
         self._list = widgets.Select(
-            options=(), rows=8, description="Repos", layout=widgets.Layout(width="100%")
+            options=(), rows=8, description="Repos", layout=widgets.Layout(width="auto")
         )
         self._list.observe(lambda _: self._open_repo(), names="value")
         self._list_note = widgets.HTML()
