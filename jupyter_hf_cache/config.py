@@ -228,32 +228,20 @@ class HfCache(LoggingConfigurable):
         """What `CacheService.open` takes. Looks at the disk, so not on the event loop.
 
         Raises:
-            StorageError: `cache_dir` is on a network file system, and there is no local directory
-                for its tables.
+            StorageError: `cache_dir` or `data_dir` is on a network file system, and there is no
+                local directory for its tables.
         """
         from jupyter_hf_cache.service.options import ServiceOptions
 
         # Traitlets lets an empty string through to here; it means the default.
         cache_dir = Path(self.cache_dir or self._default_cache_dir())
-        network = network_type_of(cache_dir)
-        state_dir = local_state_dir(cache_dir) if network else None
-        if network and state_dir is None:
-            raise StorageError(
-                f"The cache directory {cache_dir} is on a network file system ({network}).",
-                advice="Set c.HfCache.cache_dir to a directory on a local disk.",
-            )
-        if state_dir is not None:
-            self.log.info(
-                "cache_dir %s is on a network file system (%s): its tables are kept in %s",
-                cache_dir,
-                network,
-                state_dir,
-            )
+        data_dir = Path(self.data_dir or self._default_data_dir())
         return ServiceOptions(
             cache_dir=cache_dir,
-            data_dir=Path(self.data_dir or self._default_data_dir()),
+            data_dir=data_dir,
             config_dir=Path(self.config_dir or self._default_config_dir()),
-            state_dir=state_dir,
+            state_dir=self._state_dir("cache_dir", cache_dir),
+            data_state_dir=self._state_dir("data_dir", data_dir),
             default_upstream=self.default_upstream,
             cache_size_limit=self.cache_size_limit,
             min_free_space=self.min_free_space,
@@ -266,6 +254,27 @@ class HfCache(LoggingConfigurable):
             offline=self.offline,
             read_only=self.read_only,
         )
+
+    def _state_dir(self, option: str, directory: Path) -> Path | None:
+        """Where the tables of a directory go instead, if it is on a network file system: SQLite
+        needs locks that hold."""
+        network = network_type_of(directory)
+        if network is None:
+            return None
+        state_dir = local_state_dir(directory)
+        if state_dir is None:
+            raise StorageError(
+                f"The directory {directory} is on a network file system ({network}).",
+                advice=f"Set c.HfCache.{option} to a directory on a local disk.",
+            )
+        self.log.info(
+            "%s %s is on a network file system (%s): its tables are kept in %s",
+            option,
+            directory,
+            network,
+            state_dir,
+        )
+        return state_dir
 
     def access_options(
         self, *, ip: str, any_host: bool = False, names: tuple[str, ...] = ()

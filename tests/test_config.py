@@ -9,6 +9,7 @@ from traitlets.config import Config
 from jupyter_hf_cache import config
 from jupyter_hf_cache.config import HfCache
 from jupyter_hf_cache.errors import StorageError
+from jupyter_hf_cache.service import CacheService
 
 HUB_VARIABLES = ("JUPYTERHUB_SERVICE_PREFIX", "JUPYTERHUB_API_TOKEN")
 
@@ -171,3 +172,25 @@ def test_on_a_network_file_system_the_tables_are_kept_on_this_machine(
             HfCache(cache_dir="/nfs/cache").service_options()
         except StorageError as error:
             raise StorageError(error.text) from error
+
+
+def test_a_home_on_a_network_file_system_keeps_its_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, machines = tmp_path / "home", [tmp_path / "one", tmp_path / "two"]
+    monkeypatch.setattr(
+        config, "network_type_of", lambda path: "nfs4" if home in path.parents else None
+    )
+    names = []
+    for machine in machines:
+        monkeypatch.setattr(config, "local_state_dir", lambda path, to=machine: to)
+        options = HfCache(
+            cache_dir=str(machine / "cache"), data_dir=str(home / "data"), config_dir=str(tmp_path)
+        ).service_options()
+        assert (options.state_dir, options.data_state_dir) == (None, machine)
+        service = CacheService.open(options)
+        names.append([remote.name for remote in service.config.remotes()])
+        service.config.create_remote({"name": machine.name, "url": "https://hub.example.org"})
+        service.close()
+    assert names == [["default"], ["default", "one"]]
+    assert not list(home.rglob("cache.db"))

@@ -77,7 +77,9 @@ class CacheService:
         check_layout(options.data_dir)
         self.secrets = SecretBox(load_key(options.config_dir))
         state = options.state_dir or options.cache_dir / "state"
-        durable = options.data_dir / "state"
+        data_state = options.data_dir / "state"
+        data_state.mkdir(mode=0o700, exist_ok=True)
+        durable = options.data_state_dir or data_state
         self._tables = {
             name: StateTable(where / name)
             for name, where in (
@@ -89,7 +91,7 @@ class CacheService:
             )
         }
         self.config = ConfigStore(
-            self._tables["config"], self.secrets, options.data_dir / "state" / "config-copy.json"
+            self._tables["config"], self.secrets, data_state / "config-copy.json"
         )
         self._open_parts()
         self._make_defaults()

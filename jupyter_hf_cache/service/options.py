@@ -23,6 +23,8 @@ class ServiceOptions:
         config_dir: holds the key file.
         state_dir: where the tables about `cache_dir` lie when that is on a network file system;
         None: inside.
+        data_state_dir: the same for the tables of `data_dir`; the copy of the configuration stays
+            in `data_dir`, and fills a new table.
         default_upstream: the URL of the remote `default` when it is first made.
         cache_size_limit: None: a fifth of the disk, at most 200 GB.
         single_user: all trusted callers are one person, so that the remote's stored token is
@@ -33,6 +35,7 @@ class ServiceOptions:
     data_dir: Path
     config_dir: Path
     state_dir: Path | None = None
+    data_state_dir: Path | None = None
     default_upstream: str = DEFAULT_HUB
     cache_size_limit: int | None = None
     min_free_space: int = 10 * 10**9
