@@ -24,6 +24,12 @@ def repo(hub: FakeHub) -> None:
     hub.repo("models", "org/blob").commit({"model.bin": BIG, "small.json": b'{"a": 1}'})
 
 
+@pytest.fixture
+def slow_line(hub: FakeHub) -> None:
+    """So slow that a client has got a part long before the last byte is here."""
+    hub.rate = 6 * MIB
+
+
 def whole() -> bytes:
     return BIG.read(0, SIZE)
 
@@ -113,6 +119,7 @@ def test_a_wrong_range_is_not_believed(cache: RunningCache, hub: FakeHub) -> Non
     assert cache.get(URL).content == whole()
 
 
+@pytest.mark.usefixtures("slow_line")
 @pytest.mark.parametrize("at", [0, 3 * MIB, SIZE - 1])
 def test_a_flipped_byte_never_reaches_a_complete_download(
     cache: RunningCache, hub: FakeHub, at: int
@@ -139,6 +146,7 @@ def test_what_stays_damaged_is_refused_and_never_kept(cache: RunningCache, hub: 
     assert kept_blobs(cache) == []
 
 
+@pytest.mark.usefixtures("slow_line")
 def test_a_swapped_file_is_not_kept(cache: RunningCache, hub: FakeHub) -> None:
     hub.fault("swap", "", host="cdn", times=None)
     with pytest.raises(requests.exceptions.RequestException):
@@ -154,12 +162,13 @@ def test_a_login_page_is_not_taken_for_the_file(cache: RunningCache, hub: FakeHu
     assert "web page" in answer.headers["X-Error-Message"]
 
 
+@pytest.mark.usefixtures("slow_line")
 class TestTaint:
     """After wrong bytes were given out, nobody may complete them."""
 
     @pytest.fixture
     def damaged(self, cache: RunningCache, hub: FakeHub) -> RunningCache:
-        hub.fault("corrupt", "", host="cdn", at=MIB)
+        hub.fault("corrupt", "", host="cdn", at=0)
         with pytest.raises(requests.exceptions.RequestException):
             cache.get(URL)
         cache.wait_idle()
