@@ -100,9 +100,23 @@ def jp_server_config(
 
 
 @pytest.fixture
-def extension(jp_serverapp: ServerApp) -> HfCacheApp:
+def extension(jp_serverapp: ServerApp, caplog: pytest.LogCaptureFixture) -> Iterator[HfCacheApp]:
     app: HfCacheApp = jp_serverapp.extension_manager.extension_points["hf_cache"].app
-    return app
+    heard_by = deaf_logger(getattr(app.log, "logger", app.log))
+    if heard_by is not None:
+        heard_by.addHandler(caplog.handler)
+    yield app
+    if heard_by is not None:
+        heard_by.removeHandler(caplog.handler)
+
+
+def deaf_logger(logger: logging.Logger) -> logging.Logger | None:
+    """The logger at which older releases of traitlets end the way to pytest's handler, if any."""
+    while logger.parent is not None:
+        if not logger.propagate:
+            return logger
+        logger = logger.parent
+    return None
 
 
 class Running:
