@@ -47,9 +47,12 @@ class FakeHub:
         private_direct: small files of private and gated repos come with a direct 200, not the 307.
         renamed_resolve_redirects: an old id's files redirect; otherwise they are served at once.
         gated_tree_open: `tree` and `paths-info` of a gated repo answer everybody.
-        url_lifetime: seconds a CDN URL is good for.
+        url_lifetime: seconds a CDN URL is good for: requests that come later are refused with 403.
+        url_bytes: body bytes a CDN URL is good for, all its requests together: what is under way
+            then is cut, and requests that come later are refused with 403. None for any number.
         latency: seconds before any answer begins.
-        rate: bytes per second of one CDN connection; None for as fast as possible.
+        rate: bytes per second of each CDN answer by itself, as of one connection; None for as fast
+            as possible.
         total_rate: bytes per second of all CDN connections together.
     """
 
@@ -68,6 +71,7 @@ class FakeHub:
         self.renamed_resolve_redirects = True
         self.gated_tree_open = True
         self.url_lifetime = 3600.0
+        self.url_bytes: int | None = None
         self.latency = 0.0
         self.rate: float | None = None
         self.total_rate: float | None = None

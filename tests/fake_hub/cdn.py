@@ -7,9 +7,13 @@ Not responsible for: who may have a URL (`resolve`, `writes`).
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
+import itertools
+import json
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, quote, urlencode
 
@@ -22,12 +26,22 @@ if TYPE_CHECKING:
     from .app import FakeHub
 
 
+@dataclass(slots=True)
+class Grant:
+    """What one URL is good for: until when, and for how many body bytes more (None: any)."""
+
+    deadline: float
+    bytes_left: int | None
+
+
 class SignedUrls:
     """Mints and checks URLs. Safe from any thread."""
 
     def __init__(self, hub: FakeHub) -> None:
         self._hub = hub
         self._generation = 0
+        self._numbers = itertools.count(1)
+        self._grants: dict[str, Grant] = {}
 
     def expire_all(self) -> None:
         """Every URL minted so far is refused from now on."""
@@ -59,24 +73,29 @@ class SignedUrls:
         expires: str = "Expires",
         signature: str = "Signature",
     ) -> str:
-        deadline = str(int(time.time() + self._hub.url_lifetime))
-        query = {**extra, expires: deadline, "Policy": "eyJTdGF0ZW1lbnQiOltdfQ__"}
-        query[signature] = self._signature(method, path, deadline)
+        grant = Grant(time.time() + self._hub.url_lifetime, self._hub.url_bytes)
+        words = json.dumps({"Statement": [{"Id": next(self._numbers)}]})
+        policy = base64.urlsafe_b64encode(words.encode()).decode().replace("=", "_")
+        self._grants[policy] = grant
+        query = {**extra, expires: str(int(grant.deadline)), "Policy": policy}
+        query[signature] = self._signature(method, path, policy)
         query["Key-Pair-Id"] = "K24J24Z295AEI9"
         return f"{self._hub.cdn_url}{path}?{urlencode(query)}"
 
-    def valid(self, method: str, path: str, query: str) -> bool:
-        """Whether this request is one we signed, and still in time."""
+    def grant(self, method: str, path: str, query: str) -> Grant | None:
+        """What is left of the URL of this request; None if we did not sign it, or it is over."""
         fields = {name: values[0] for name, values in parse_qs(query).items()}
-        deadline = fields.get("Expires") or fields.get("X-Amz-Expires") or ""
+        policy = fields.get("Policy", "")
         given = fields.get("Signature") or fields.get("X-Amz-Signature") or ""
         verb = "GET" if method == "HEAD" else method
-        if not deadline.isdigit() or time.time() >= int(deadline):
-            return False
-        return hmac.compare_digest(given, self._signature(verb, path, deadline))
+        found = self._grants.get(policy)
+        if found is None or time.time() >= found.deadline or found.bytes_left == 0:
+            return None
+        right = hmac.compare_digest(given, self._signature(verb, path, policy))
+        return found if right else None
 
-    def _signature(self, method: str, path: str, deadline: str) -> str:
-        text = f"{self._generation}\n{method}\n{path}\n{deadline}"
+    def _signature(self, method: str, path: str, policy: str) -> str:
+        text = f"{self._generation}\n{method}\n{path}\n{policy}"
         return hmac.new(b"fake hub", text.encode(), hashlib.sha256).hexdigest()
 
 
@@ -84,6 +103,15 @@ class CdnHandler(OriginHandler):
     """Every request to the CDN origin."""
 
     host = "cdn"
+    grant: Grant | None = None
+
+    def allowance(self, size: int) -> int:
+        """As many of the next `size` bytes as the URL is still good for; they count as sent."""
+        if self.grant is None or self.grant.bytes_left is None:
+            return size
+        allowed = min(size, self.grant.bytes_left)
+        self.grant.bytes_left -= allowed
+        return allowed
 
     async def get(self) -> None:
         if self._is_cas():
@@ -124,7 +152,8 @@ class CdnHandler(OriginHandler):
             )
             return False
         request = self.request
-        if not self.hub.urls.valid(request.method, request.path, request.query):
+        self.grant = self.hub.urls.grant(request.method, request.path, request.query)
+        if self.grant is None:
             await self._error(403, "AccessDenied", "Request has expired")
             return False
         return True

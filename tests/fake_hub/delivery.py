@@ -145,9 +145,13 @@ class Delivery:
             position = low
             while position < high:
                 step = min(self._step(), high - position)
-                data = content.read(position, step)
+                allowed = handler.allowance(step)
+                data = content.read(position, allowed)
                 handler.record.bytes_sent += len(data)
                 await self._write(data)
+                if allowed < step:
+                    handler.drop(reset=False)
+                    return
                 position += len(data)
                 await self._pace(len(data))
             if low == start and await self._interrupt():

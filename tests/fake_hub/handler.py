@@ -95,6 +95,10 @@ class OriginHandler(RequestHandler):
         stream.close()
         self.record.done = True
 
+    def allowance(self, size: int) -> int:
+        """How many of the next `size` body bytes may be sent before the connection is cut."""
+        return size
+
     async def end(self) -> None:
         """Finish the answer, if the client is still there to read it."""
         try:

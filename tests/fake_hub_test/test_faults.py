@@ -192,3 +192,28 @@ def test_a_fault_skips_and_counts(hub: FakeHub, ask: Any) -> None:
 def test_rates_limit_the_cdn_and_not_the_hub(hub: FakeHub, fetch: Any) -> None:
     hub.rate, hub.total_rate = 30 << 20, 20 << 20
     assert fetch().content == BODY
+
+
+def test_a_url_good_for_some_bytes_ends_under_way_and_is_refused_from_then_on(
+    hub: FakeHub, ask: Any
+) -> None:
+    hub.url_bytes = 1_000_000
+    url = ask("HEAD", "/org/large/resolve/main/shard.bin").headers["Location"]
+    assert ask("GET", url, headers={"Range": "bytes=0-399999"}).content == BODY[:400_000]
+    assert read_until_it_breaks(ask("GET", url, stream=True)) == BODY[:600_000]
+    assert ask("GET", url).status_code == 403
+    fresh = ask("HEAD", "/org/large/resolve/main/shard.bin").headers["Location"]
+    assert ask("GET", fresh, headers={"Range": "bytes=5-9"}).content == BODY[5:10]
+
+
+def test_the_time_of_a_url_decides_when_an_answer_begins_not_when_it_ends(
+    hub: FakeHub, ask: Any
+) -> None:
+    hub.fault("stall", "shard.bin", host="cdn", at=1_000_000)
+    url = ask("HEAD", "/org/large/resolve/main/shard.bin").headers["Location"]
+    with ask("GET", url, stream=True) as answer:
+        assert hub.faults.wait_until_stalled()
+        hub.urls.expire_all()
+        hub.faults.release()
+        assert answer.content == BODY
+    assert ask("GET", url).status_code == 403
