@@ -45,6 +45,7 @@ from jupyter_hf_cache.service.usage import Usage
 from jupyter_hf_cache.storage.blobs import LocalBlobStore
 from jupyter_hf_cache.storage.budget import Budget, default_limit
 from jupyter_hf_cache.storage.config_store import ConfigStore
+from jupyter_hf_cache.storage.generations import Generations
 from jupyter_hf_cache.storage.layout import check_layout
 from jupyter_hf_cache.storage.records import Distribution, Remote
 from jupyter_hf_cache.storage.secrets import SecretBox, load_key
@@ -67,6 +68,7 @@ class CacheService:
     Attributes:
         config: remotes and distributions.
         secrets: the installation's key.
+        generations: counters by which the processes on one directory tell each other of changes.
         problems: what people should know, in words.
     """
 
@@ -80,6 +82,7 @@ class CacheService:
         data_state = options.data_dir / "state"
         data_state.mkdir(mode=0o700, exist_ok=True)
         durable = options.data_state_dir or data_state
+        self.generations = Generations(durable / "generations")
         self._tables = {
             name: StateTable(where / name)
             for name, where in (
@@ -202,6 +205,7 @@ class CacheService:
             client.close()
         for table in self._tables.values():
             table.close()
+        self.generations.close()
 
     # -- requests
 
