@@ -118,12 +118,22 @@ class ServerProcess:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def running(self) -> bool:
+        """Whether it was started and neither stopped nor ended by itself."""
+        return self._process is not None and self._process.poll() is None
+
     def start(self) -> None:
         """Start and wait until it is ready for clients.
 
         Raises:
             AssertionError: it ended or did not become ready; the message holds its log.
         """
+        self.launch()
+        self.wait_ready()
+
+    def launch(self) -> None:
+        """Start, and wait for nothing."""
         for name in ("config", "data", "runtime"):
             (self.root / name).mkdir(parents=True, exist_ok=True)
         self._write_config()
@@ -136,6 +146,9 @@ class ServerProcess:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
+
+    def wait_ready(self) -> None:
+        """Wait until it is ready for clients, as `start`."""
         try:
             wait_for(self._look, "ready server")
         except AssertionError as problem:
