@@ -7,7 +7,9 @@ Not responsible for: which content is meant and whether the client may have it.
 from __future__ import annotations
 
 import asyncio
+import gzip
 import re
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -49,6 +51,24 @@ class Altered:
         return self.content.sha256()
 
 
+@dataclass(frozen=True, slots=True)
+class Shifted:
+    """Content whose bytes lie `by` bytes before their place, with zeros behind its end."""
+
+    content: Content
+    by: int
+
+    @property
+    def size(self) -> int:
+        return self.content.size
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self.content.read(offset + self.by, length).ljust(length, b"\0")
+
+    def sha256(self) -> str:
+        return self.content.sha256()
+
+
 _FLIPPED = bytes(value ^ 0x5A for value in range(256))
 
 
@@ -82,6 +102,8 @@ class Delivery:
     async def send_file(self, content: Content, headers: Mapping[str, str], etag: str) -> None:
         """Answer 200, 206, 304 or 416 as the request's Range and If-None-Match ask for."""
         handler, request = self.handler, self.handler.request
+        if self._is("other_version"):
+            etag = '"another-version"'
         handler.begin(200, {**headers, "Accept-Ranges": "bytes", "ETag": etag})
         if matches(request.headers.get("If-None-Match"), etag):
             handler.begin(304)
@@ -124,18 +146,38 @@ class Delivery:
         handler, fault = self.handler, self.fault
         if self._is("short") and fault is not None:
             end = min(end, start + fault.offset)
-        if self._is("swap") or self._is("corrupt"):
-            content = Altered(content, fault.offset if self._is("corrupt") and fault else None)
+        if self._is("longer") and fault is not None:
+            end += fault.offset
+        content = self._altered(content)
         handler.set_header("Content-Length", str(end - start))
         if handler.request.method == "HEAD":
             await handler.end()
             return
+        if self._is("gzip"):
+            await self.send_compressed(gzip.compress(content.read(start, end - start), 1))
+            return
         try:
+            if self._is("endless"):
+                handler.clear_header("Content-Length")
+                end = sys.maxsize
             await self._stream(content, start, end)
         except StreamClosedError:
             handler.record.done = True
             return
         await handler.end()
+
+    def _altered(self, content: Content) -> Content:
+        """What is sent in place of the content."""
+        fault = self.fault
+        if fault is None:
+            return content
+        if fault.kind == "corrupt":
+            return Altered(content, fault.offset)
+        if fault.kind in ("swap", "other_version"):
+            return Altered(content, None)
+        if fault.kind in ("false_range", "longer", "endless"):
+            return Shifted(content, fault.offset if fault.kind == "false_range" else 0)
+        return content
 
     async def _stream(self, content: Content, start: int, end: int) -> None:
         handler = self.handler

@@ -27,9 +27,17 @@ Kind = Literal[
     "slow",  # `rate` bytes per second
     "ignore_range",  # 200 with the whole file
     "wrong_range",  # 206 whose Content-Range and bytes start `at` bytes later than asked for
+    "false_range",  # the bytes start `at` bytes later than the answer says
+    "longer",  # `at` bytes more than there are, announced and sent
+    "endless",  # no length, and no end
+    "gzip",  # compressed, though nobody allowed it
+    "other_version",  # another body of the same size with another ETag
     "no_metadata",  # X-Repo-Commit, X-Linked-* and ETag are missing: not a Hub
 ]
-_BODY = ("cut", "short", "corrupt", "swap", "slow", "ignore_range", "wrong_range")
+_BODY = (
+    "cut", "short", "corrupt", "swap", "slow", "ignore_range", "wrong_range", "false_range",
+    "longer", "endless", "gzip", "other_version",
+)  # fmt: skip
 
 
 @dataclass(slots=True, eq=False)

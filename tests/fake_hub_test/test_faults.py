@@ -12,7 +12,8 @@ import requests
 from fake_hub import BigFile, FakeHub
 from urllib3.exceptions import HTTPError
 
-FILE = BigFile(3 << 20, seed=2)
+MIB = 1 << 20
+FILE = BigFile(3 * MIB, seed=2)
 BODY = FILE.read(0, FILE.size)
 
 
@@ -217,3 +218,40 @@ def test_the_time_of_a_url_decides_when_an_answer_begins_not_when_it_ends(
         hub.faults.release()
         assert answer.content == BODY
     assert ask("GET", url).status_code == 403
+
+
+def test_a_false_range_says_one_thing_and_holds_another(hub: FakeHub, fetch: Any) -> None:
+    hub.fault("false_range", "shard.bin", host="cdn", at=2)
+    answer = fetch(headers={"Range": "bytes=5-9"})
+    assert answer.headers["Content-Range"] == f"bytes 5-9/{FILE.size}"
+    assert answer.content == BODY[7:12]
+    assert fetch(headers={"Range": "bytes=5-9"}).content == BODY[5:10]
+
+
+def test_a_longer_answer_has_what_the_file_has_not(hub: FakeHub, fetch: Any) -> None:
+    hub.fault("longer", "shard.bin", host="cdn", at=5)
+    answer = fetch()
+    assert answer.headers["Content-Length"] == str(FILE.size + 5)
+    assert answer.content == BODY + bytes(5)
+
+
+def test_an_endless_answer_does_not_end(hub: FakeHub, fetch: Any) -> None:
+    hub.fault("endless", "shard.bin", host="cdn")
+    with fetch(stream=True) as answer:
+        assert "Content-Length" not in answer.headers
+        assert answer.raw.read(len(BODY) + MIB, decode_content=True) == BODY + bytes(MIB)
+
+
+def test_gzip_comes_though_nobody_asked(hub: FakeHub, fetch: Any) -> None:
+    hub.fault("gzip", "shard.bin", host="cdn")
+    answer = fetch()
+    assert answer.headers["Content-Encoding"] == "gzip"
+    assert answer.content == BODY
+
+
+def test_another_version_has_another_etag(hub: FakeHub, fetch: Any) -> None:
+    known = fetch().headers["ETag"]
+    hub.fault("other_version", "shard.bin", host="cdn")
+    answer = fetch()
+    assert answer.headers["ETag"] != known
+    assert len(answer.content) == len(BODY) and answer.content != BODY
