@@ -7,10 +7,11 @@ Not responsible for: where it lies (`blobs`).
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 _CLAIM_FIELDS = 6
+_LINK_FIELDS = 4
 
 
 @dataclass(slots=True)
@@ -23,6 +24,9 @@ class Sidecar:
         origins: ids of the origins whose claim on it is proved.
         claims: [origin_id, type, repo, commit, path, etag] each.
         created: Unix time in seconds.
+        own: it was taken from the user's own files, so they may have it without such a proof.
+        linked: it still is the user's own file, which they may change: inode, size, mtime and
+            ctime in ns as they were when it was verified. Empty for a file of ours.
     """
 
     size: int
@@ -30,6 +34,8 @@ class Sidecar:
     origins: list[str] = field(default_factory=list)
     claims: list[list[str]] = field(default_factory=list)
     created: float = 0.0
+    own: bool = False
+    linked: list[int] = field(default_factory=list)
 
     @classmethod
     def parse(cls, data: bytes) -> Sidecar:
@@ -38,26 +44,35 @@ class Sidecar:
         Raises:
             ValueError: something else wrote it.
         """
-        fields = json.loads(data)
-        if not isinstance(fields, dict) or not _is_sound(fields):
+        known = json.loads(data)
+        if not isinstance(known, dict) or not _is_sound({**_LATER, **known}):
             raise ValueError("no sidecar")
-        return cls(**fields)
+        return cls(**known)
 
     def as_json(self) -> bytes:
         """The sidecar as it lies on disk."""
         return json.dumps(asdict(self)).encode()
 
 
-def _is_sound(fields: dict[str, Any]) -> bool:
-    claims = fields.get("claims")
+_NAMES = frozenset(one.name for one in fields(Sidecar))
+# What sidecars of earlier releases do not say.
+_LATER: dict[str, Any] = {"own": False, "linked": []}
+
+
+def _is_sound(known: dict[str, Any]) -> bool:
+    claims, linked = known.get("claims"), known.get("linked")
     return (
-        set(fields) == {"size", "sha256", "origins", "claims", "created"}
-        and type(fields["size"]) is int
-        and isinstance(fields["sha256"], str)
-        and isinstance(fields["created"], float | int)
-        and _all_text(fields["origins"])
+        known.keys() == _NAMES
+        and type(known["size"]) is int
+        and isinstance(known["sha256"], str)
+        and isinstance(known["created"], float | int)
+        and _all_text(known["origins"])
         and isinstance(claims, list)
         and all(_all_text(claim) and len(claim) == _CLAIM_FIELDS for claim in claims)
+        and isinstance(known["own"], bool)
+        and isinstance(linked, list)
+        and len(linked) in (0, _LINK_FIELDS)
+        and all(type(one) is int for one in linked)
     )
 
 
