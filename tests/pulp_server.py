@@ -21,6 +21,7 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application
 
 from jupyter_hf_cache.storage.config_store import ConfigStore
+from jupyter_hf_cache.storage.generations import Generations
 from jupyter_hf_cache.storage.secrets import SecretBox
 from jupyter_hf_cache.storage.state import StateTable
 from jupyter_hf_cache.web import pulp_api
@@ -80,7 +81,8 @@ def pulp_server(root: Path, base_url: str = "/", *, is_open: bool = True) -> Ite
     """Run a server on a free port until the block ends."""
     table = StateTable(root / "state" / "config")
     secrets = SecretBox(b"k" * 32)
-    store = ConfigStore(table, secrets, root / "config-copy.json")
+    counters = Generations(root / "generations")
+    store = ConfigStore(table, secrets, root / "config-copy.json", counters)
     service: Any = SimpleNamespace(
         config=store, secrets=secrets, options=SimpleNamespace(cache_dir=root)
     )

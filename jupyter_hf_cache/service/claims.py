@@ -9,14 +9,14 @@ Not responsible for: the right to read, which is asked before a claim is looked 
 from __future__ import annotations
 
 import secrets
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import asdict
 from urllib.parse import unquote
 
+from jupyter_hf_cache.storage.generations import Generations
 from jupyter_hf_cache.storage.interface import BlobReader
 from jupyter_hf_cache.storage.records import Claim, RepoRef
+from jupyter_hf_cache.storage.row_memory import RowMemory
 from jupyter_hf_cache.storage.state import StateTable, key_of
 from jupyter_hf_cache.upstream.transfer import Source, transfer
 
@@ -31,32 +31,27 @@ _Key = tuple[str, RepoRef, str, str]
 class Claims:
     """Claims in a state table, the latest also in memory. Thread-safe; blocks on disk."""
 
-    def __init__(self, table: StateTable) -> None:
+    def __init__(self, table: StateTable, generations: Generations) -> None:
         self._table = table
-        self._lock = threading.Lock()
-        self._memory: OrderedDict[_Key, Claim] = OrderedDict()
+        self._generations = generations
+        self._memory: RowMemory[_Key, Claim] = RowMemory(generations, "content", most=_IN_MEMORY)
 
     def get(self, origin_id: str, repo: RepoRef, commit: str, file: str) -> Claim | None:
         """Return what the origin said about this file at this commit."""
         key = (origin_id, repo, commit, file)
-        with self._lock:
-            if (claim := self._memory.get(key)) is not None:
-                return claim
+        return self._memory.get(key, lambda: self._read(key))
+
+    def _read(self, key: _Key) -> Claim | None:
         row = self._table.get(_row_of(key))
-        if row is None:
-            return None
-        claim = Claim(**row)
-        self._remember(key, claim)
-        return claim
+        return Claim(**row) if row is not None else None
 
     def put(self, origin_id: str, repo: RepoRef, file: str, claim: Claim) -> None:
         """Keep a claim."""
         key = (origin_id, repo, claim.commit, file)
-        with self._lock:
-            if self._memory.get(key) == claim:
-                return
+        if self._memory.row(key) == claim:
+            return
         self._table.set(_row_of(key), asdict(claim))
-        self._remember(key, claim)
+        self._memory.put(key, claim, written=True)
 
     def of_repo(self, origin_id: str, repo: RepoRef) -> Iterator[tuple[str, Claim]]:
         """Yield (file, claim) for every kept claim of a repo, absent files left out."""
@@ -77,15 +72,7 @@ class Claims:
         """Forget every claim of a repo."""
         prefix = key_of("claim", origin_id, repo.type, repo.id) + "/"
         self._table.delete_prefix(prefix)
-        with self._lock:
-            for key in [key for key in self._memory if key[:2] == (origin_id, repo)]:
-                del self._memory[key]
-
-    def _remember(self, key: _Key, claim: Claim) -> None:
-        with self._lock:
-            self._memory[key] = claim
-            while len(self._memory) > _IN_MEMORY:
-                self._memory.popitem(last=False)
+        self._generations.advance("content")
 
 
 def _row_of(key: _Key) -> str:

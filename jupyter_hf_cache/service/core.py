@@ -94,7 +94,10 @@ class CacheService:
             )
         }
         self.config = ConfigStore(
-            self._tables["config"], self.secrets, data_state / "config-copy.json"
+            self._tables["config"],
+            self.secrets,
+            data_state / "config-copy.json",
+            self.generations,
         )
         self._open_parts()
         self._make_defaults()
@@ -126,12 +129,12 @@ class CacheService:
         )
         self.taints = Taints(self._tables["files"])
         self.usage = Usage(self._tables["usage"])
-        self.rights = Rights(self._tables["access"])
-        self.claims = Claims(self._tables["files"])
-        self.revisions = Revisions(self._tables["repos"])
+        self.rights = Rights(self._tables["access"], self.generations)
+        self.claims = Claims(self._tables["files"], self.generations)
+        self.revisions = Revisions(self._tables["repos"], self.generations)
         self.listings = Listings(self._tables["repos"])
         self.breaker = Breaker()
-        self.changes = Changes()
+        self.changes = Changes(self._tables["repos"], self.generations)
         self.fills = Fills(
             self.store,
             self.budget,

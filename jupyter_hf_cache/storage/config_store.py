@@ -38,6 +38,7 @@ from jupyter_hf_cache.storage.config_snapshot import (
     Snapshot,
     load_snapshot,
 )
+from jupyter_hf_cache.storage.generations import Generations
 from jupyter_hf_cache.storage.records import Distribution, Remote
 from jupyter_hf_cache.storage.secrets import SecretBox
 from jupyter_hf_cache.storage.state import StateTable, key_of
@@ -45,7 +46,8 @@ from jupyter_hf_cache.storage.tasks import TaskLog
 
 logger = logging.getLogger(__name__)
 
-FRESH_SECONDS = 0.5
+# A process that is killed between a change and its announcement must not be believed for ever.
+LOOK_SECONDS = 0.5
 
 Changes = Mapping[str, Any]
 
@@ -67,14 +69,15 @@ class ConfigConflict(BadRequest):
 class ConfigStore:
     """The configured remotes and distributions; safe in any number of threads and processes.
 
-    Reading (`remotes`, `remote`, `distributions`, `distribution`, `match`) answers from memory;
-    twice a second at most it looks at one row, to see whether another process made a change.
-    Writing blocks on disk.
+    Reading (`remotes`, `remote`, `distributions`, `distribution`, `match`) answers from memory,
+    until a change is announced by this or another process. Twice a second at most it looks at one
+    row all the same, for a change that nobody could announce. Writing blocks on disk.
 
     Args:
         table: where the rows live.
         secrets: seals tokens, passwords and header values.
         copy: the file that holds the last good copy; used when `table` is new but the copy is not.
+        generations: where changes are announced.
 
     Attributes:
         on_change: called with `Changed` after a change of this or another process was taken over,
@@ -82,10 +85,14 @@ class ConfigStore:
         tasks: the record of finished tasks.
     """
 
-    def __init__(self, table: StateTable, secrets: SecretBox, copy: Path) -> None:
+    def __init__(
+        self, table: StateTable, secrets: SecretBox, copy: Path, generations: Generations
+    ) -> None:
         self._table = table
         self._secrets = secrets
         self._copy = copy
+        self._generations = generations
+        self._heard = -1
         self._lock = threading.Lock()
         self._snapshot = Snapshot()
         self._checked = 0.0
@@ -271,6 +278,7 @@ class ConfigStore:
             self._table.set(GENERATION, generation)
             # Inside the transaction, so that copies of two processes are written in their order.
             self._write_copy(generation)
+        self._generations.advance("config")
         self._refresh()
 
     def _add_remote(self, values: Changes) -> Remote:
@@ -321,21 +329,27 @@ class ConfigStore:
     # The snapshot.
 
     def _current(self) -> Snapshot:
-        if time.monotonic() - self._checked < FRESH_SECONDS:
-            return self._snapshot
-        with self._lock:
-            if time.monotonic() - self._checked < FRESH_SECONDS:
-                return self._snapshot
-            self._checked = time.monotonic()
-            same = (self._table.get(GENERATION) or 0) == self._snapshot.generation
-        if not same:
+        if self._generations.value("config") != self._heard:
+            self._refresh()
+        elif time.monotonic() - self._checked >= LOOK_SECONDS and self._missed_a_change():
+            # The others have missed it too, and so has what was made of it in memory.
+            self._generations.advance("config")
             self._refresh()
         return self._snapshot
+
+    def _missed_a_change(self) -> bool:
+        with self._lock:
+            if time.monotonic() - self._checked < LOOK_SECONDS:
+                return False
+            self._checked = time.monotonic()
+            return (self._table.get(GENERATION) or 0) != self._snapshot.generation
 
     def _refresh(self) -> None:
         with self._lock:
             before = self._snapshot
+            heard = self._generations.value("config")
             self._snapshot = load_snapshot(self._table, self._secrets)
+            self._heard = heard
             self._checked = time.monotonic()
             changed = self._snapshot.difference(before)
         if self.on_change is not None and (changed.remotes or changed.distributions):

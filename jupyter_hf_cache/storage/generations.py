@@ -48,20 +48,12 @@ class Generations:
 
     def _open(self, path: Path) -> mmap.mmap | bytearray:
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
-        except OSError as error:
+            # The lock, so that no counter of another process is overwritten by the first zeros.
+            with self._file_lock:
+                return _map(path)
+        except (OSError, ValueError, filelock.Timeout) as error:
             logger.warning("changes of other processes are not seen at once: %s", error)
             return bytearray(_SIZE)
-        try:
-            if os.fstat(fd).st_size < _SIZE:
-                # Written, not only made longer: a hole in a mapped file on a full disk is fatal.
-                os.pwrite(fd, bytes(_SIZE - os.fstat(fd).st_size), os.fstat(fd).st_size)
-            return mmap.mmap(fd, _SIZE)
-        except (OSError, ValueError) as error:
-            logger.warning("changes of other processes are not seen at once: %s", error)
-            return bytearray(_SIZE)
-        finally:
-            os.close(fd)
 
     def value(self, name: Name) -> int:
         """Return a counter."""
@@ -92,3 +84,13 @@ class Generations:
         with self._lock:
             # Not closed but dropped: a thread may be reading it.
             self._map = bytearray(self._map[:])
+
+
+def _map(path: Path) -> mmap.mmap:
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+    with os.fdopen(os.open(path, flags, 0o600), "r+b", buffering=0) as file:
+        missing = _SIZE - file.seek(0, os.SEEK_END)
+        if missing > 0:
+            # Written, not only made longer: a hole in a mapped file on a full disk is fatal.
+            file.write(bytes(missing))
+        return mmap.mmap(file.fileno(), _SIZE)

@@ -10,12 +10,12 @@ public, its files are not. The right to *pages* (info, trees, refs, commits) is 
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from dataclasses import asdict, replace
 from enum import Enum
 
+from jupyter_hf_cache.storage.generations import Generations
 from jupyter_hf_cache.storage.records import RepoRef, Verdict
+from jupyter_hf_cache.storage.row_memory import RowMemory
 from jupyter_hf_cache.storage.state import StateTable, key_of
 from jupyter_hf_cache.upstream.policy import Lifetimes
 
@@ -23,6 +23,7 @@ _IN_MEMORY = 10_000
 # A verdict that says nothing new is written again only when the row is this old. The row serves
 # other processes and the time after a restart; both can do with a slightly older one.
 _REWRITE_SECONDS = 15.0
+_LOOK_AGAIN_SECONDS = 1.0
 
 
 class Subject(str, Enum):
@@ -77,29 +78,32 @@ def decide_read_unasked(
 class Rights:
     """Verdicts in the table `access`, the latest also in memory. Thread-safe.
 
-    A lost table means that nothing is known, and so that the upstream is asked.
+    A lost table means that nothing is known, and so that the upstream is asked. A verdict that is
+    taken back or changed is announced (`access`): no process goes on with the former one. A new one
+    is not, but found within a second by who looks at the same repo.
     """
 
-    def __init__(self, table: StateTable) -> None:
+    def __init__(self, table: StateTable, generations: Generations) -> None:
         self._table = table
-        self._lock = threading.Lock()
-        self._memory: OrderedDict[_Key, Verdict | None] = OrderedDict()
-        self._written: dict[_Key, float] = {}
+        self._generations = generations
+        self._memory: RowMemory[_Key, Verdict] = RowMemory(
+            generations,
+            "access",
+            most=_IN_MEMORY,
+            look_again=_LOOK_AGAIN_SECONDS,
+            newer=lambda one, other: max(one, other, key=lambda verdict: verdict.checked),
+        )
 
     def verdict(
         self, scope: str, identity: str, repo: RepoRef, subject: Subject = Subject.FILES
     ) -> Verdict | None:
         """Return the last verdict, however old."""
         key = (scope, identity, repo, subject)
-        with self._lock:
-            if key in self._memory:
-                self._memory.move_to_end(key)
-                return self._memory[key]
+        return self._memory.get(key, lambda: self._read(key))
+
+    def _read(self, key: _Key) -> Verdict | None:
         row = self._table.get(_row_of(key))
-        verdict = Verdict(**row) if row is not None else None
-        with self._lock:
-            # Somebody may have asked the upstream in the meantime; that is newer than the row.
-            return self._remember(key, self._memory.get(key, verdict))
+        return Verdict(**row) if row is not None else None
 
     def grant(
         self,
@@ -111,29 +115,25 @@ class Rights:
     ) -> None:
         """Keep a verdict that the upstream just gave."""
         key = (scope, identity, repo, subject)
-        with self._lock:
-            before = self._memory.get(key)
-            self._remember(key, verdict)
-            said_before = before is not None and (before.content, before.public) == (
-                verdict.content,
-                verdict.public,
-            )
-            age = verdict.checked - self._written.get(key, 0.0)
-            if said_before and 0 <= age < _REWRITE_SECONDS:
-                return
-            self._written[key] = verdict.checked
+        row = self._memory.row(key)
+        same = row is not None and (row.content, row.public) == (verdict.content, verdict.public)
+        if row is not None and same and 0 <= verdict.checked - row.checked < _REWRITE_SECONDS:
+            self._memory.put(key, verdict, written=False)
+            return
+        former = row or self._read(key)
         self._table.set(_row_of(key), asdict(verdict))
+        self._memory.put(key, verdict, written=True)
+        if former is not None and _takes_back(former, verdict):
+            self._generations.advance("access")
 
     def revoke(self, scope: str, identity: str, repo: RepoRef, *subjects: Subject) -> None:
         """Forget verdicts: the upstream refused."""
         for subject in subjects or tuple(Subject):
             key = (scope, identity, repo, subject)
-            with self._lock:
-                unknown = key in self._memory and self._memory[key] is None
-                self._remember(key, None)
-                self._written.pop(key, None)
-            if not unknown:
-                self._table.delete(_row_of(key))
+            self._memory.put(key, None, written=False)
+            # Most refusals are for who never had the right; they cost no write and tell nobody.
+            if self._read(key) is not None and self._table.delete(_row_of(key)):
+                self._generations.advance("access")
 
     def note_refusal(
         self, scope: str, identity: str, repo: RepoRef, status: int, code: str | None
@@ -158,22 +158,17 @@ class Rights:
         """Forget every verdict learnt through a remote whose credentials changed."""
         for subject in Subject:
             self._table.delete_prefix(key_of(subject.value, scope) + "/")
-        with self._lock:
-            self._memory.clear()
-            self._written.clear()
+        self._memory.clear()
+        self._generations.advance("access")
 
     def public_somewhere(self, scope: str, repo: RepoRef) -> bool:
         """Return whether the last anonymous verdict was "public"."""
         verdict = self.verdict(scope, "anonymous", repo)
         return verdict is not None and verdict.public
 
-    def _remember(self, key: _Key, verdict: Verdict | None) -> Verdict | None:
-        self._memory[key] = verdict
-        self._memory.move_to_end(key)
-        while len(self._memory) > _IN_MEMORY:
-            forgotten, _ = self._memory.popitem(last=False)
-            self._written.pop(forgotten, None)
-        return verdict
+
+def _takes_back(former: Verdict, verdict: Verdict) -> bool:
+    return (former.content and not verdict.content) or (former.public and not verdict.public)
 
 
 def _row_of(key: _Key) -> str:

@@ -20,6 +20,7 @@ from jupyter_hf_cache.errors import NotFound
 from jupyter_hf_cache.storage import tasks as tasks_module
 from jupyter_hf_cache.storage.config_snapshot import Changed
 from jupyter_hf_cache.storage.config_store import ConfigConflict, ConfigStore
+from jupyter_hf_cache.storage.generations import Generations
 from jupyter_hf_cache.storage.records import Remote
 from jupyter_hf_cache.storage.secrets import SecretBox
 from jupyter_hf_cache.storage.state import StateTable
@@ -46,7 +47,8 @@ def open_store(tmp_path: Path) -> Iterator[Open]:
     def open_it(key: bytes = KEY) -> ConfigStore:
         table = StateTable(tmp_path / "state" / "config")
         tables.append(table)
-        return ConfigStore(table, SecretBox(key), tmp_path / "config-copy.json")
+        counters = Generations(tmp_path / "generations")
+        return ConfigStore(table, SecretBox(key), tmp_path / "config-copy.json", counters)
 
     yield open_it
     for table in tables:
@@ -56,13 +58,6 @@ def open_store(tmp_path: Path) -> Iterator[Open]:
 @pytest.fixture
 def store(open_store: Open) -> ConfigStore:
     return open_store()
-
-
-def wait_until(condition: Callable[[], Any], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def bytes_below(directory: Path) -> bytes:
@@ -286,6 +281,19 @@ def test_matching_does_not_touch_the_disk_while_the_snapshot_is_fresh(
     assert store.match("hf/x") is not None
 
 
+def test_a_change_that_nobody_announced_is_found_and_announced(
+    open_store: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, killed = open_store(), open_store()
+    monkeypatch.setattr(Generations, "advance", lambda *_: None)
+    killed.create_distribution({"name": "d", "base_path": "hf"})
+    monkeypatch.undo()
+    before = Generations(tmp_path / "generations").value("config")
+    monkeypatch.setattr(time, "monotonic", lambda: store._checked + 0.6)
+    assert store.match("hf/x") is not None
+    assert Generations(tmp_path / "generations").value("config") > before
+
+
 def test_every_change_raises_the_generation(store: ConfigStore) -> None:
     seen = [store.generation]
     remote = store.create_remote({"name": "r", "url": HUB})
@@ -319,11 +327,14 @@ def test_another_process_sees_the_change(store: ConfigStore, tmp_path: Path) -> 
     code = (
         "import sys, pathlib\n"
         "from jupyter_hf_cache.storage.config_store import ConfigStore\n"
+        "from jupyter_hf_cache.storage.generations import Generations\n"
         "from jupyter_hf_cache.storage.secrets import SecretBox\n"
         "from jupyter_hf_cache.storage.state import StateTable\n"
         "root = pathlib.Path(sys.argv[1])\n"
         "table = StateTable(root / 'state' / 'config')\n"
-        "store = ConfigStore(table, SecretBox(b'k' * 32), root / 'config-copy.json')\n"
+        "counters = Generations(root / 'generations')\n"
+        "copy = root / 'config-copy.json'\n"
+        "store = ConfigStore(table, SecretBox(b'k' * 32), copy, counters)\n"
         "remote = store.create_remote({'name': 'r', 'url': 'https://a', 'hf_token': 'hf_x'})\n"
         "print(remote.id)\n"
         "table.close()\n"
@@ -336,7 +347,6 @@ def test_another_process_sees_the_change(store: ConfigStore, tmp_path: Path) -> 
         check=True,
     )
     remote_id = answer.stdout.strip()
-    wait_until(lambda: store.remote(remote_id))
     found = store.remote(remote_id)
     assert found is not None
     assert found.hf_token == "hf_x"
