@@ -221,13 +221,15 @@ class Files:
             claim = self._sufficient(question, caller, self._known(question, caller))
             if claim is not None:
                 return claim
+        began = time.time()
         try:
             look = self._look(question, caller, asked)
         except UpstreamAnswer as refused:
-            self._negatives.note(key, refused)
+            self._negatives.note(key, refused, began)
             raise
         if not is_commit(asked):
-            pointer = Revision(look.claim.commit, time.time())
+            # Not when the answer came: a change may have gone through in between.
+            pointer = Revision(look.claim.commit, began)
             self._revisions.put(caller, question.repo, asked, pointer)
         return look.claim
 

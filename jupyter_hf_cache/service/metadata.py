@@ -235,8 +235,9 @@ class Metadata:
         body: bytes,
     ) -> Listing:
         if not wants_fresh(headers):
-            # An equal question may have been answered between a look at what is known and here.
-            known = self._listings.get(key)
+            # An equal question may have been answered between a look at what is known and here, in
+            # this process or another one.
+            known = self._listings.look_again(key)
             if known is not None and self._holds(request, caller, known):
                 return known
             request = self._page_at_commit(request, caller)
@@ -264,6 +265,7 @@ class Metadata:
         body: bytes,
     ) -> Listing:
         sent = {**_ACCEPT, **_without_conditions(forward_request_headers(headers, bearer=None))}
+        asked = time.time()
         try:
             with self._breaker.asking(caller.remote.id):
                 listing = fetch_listing(
@@ -276,7 +278,7 @@ class Metadata:
                     body=body or None,
                 )
         except UpstreamAnswer as refused:
-            self._note_refusal(key, request, caller, refused)
+            self._note_refusal(key, request, caller, refused, asked)
             raise
         self._note_right(request, caller, listing)
         self._note_commit(request, caller, listing)
@@ -290,7 +292,7 @@ class Metadata:
         if request.kind is not Kind.INFO or request.repo is None or is_commit(revision):
             return
         if listing.commit is not None:
-            pointer = Revision(listing.commit, time.time())
+            pointer = Revision(listing.commit, listing.fetched)
             self._revisions.put(caller, request.repo, revision, pointer)
 
     def _note_right(self, request: HubRequest, caller: Caller, listing: Listing) -> None:
@@ -317,7 +319,7 @@ class Metadata:
             self._rights.grant(scope, identity, repo, verdict)
 
     def _note_refusal(
-        self, key: str, request: HubRequest, caller: Caller, refused: UpstreamAnswer
+        self, key: str, request: HubRequest, caller: Caller, refused: UpstreamAnswer, asked: float
     ) -> None:
         if refused.code == "EntryNotFound" and is_commit(request.revision or ""):
             # A commit never gains a path, and clients ask for optional ones also when the Hub is
@@ -328,7 +330,7 @@ class Metadata:
             self._rights.note_refusal(
                 caller.scope, caller.identity, request.repo, refused.status, refused.code
             )
-        self._negatives.note(key, refused)
+        self._negatives.note(key, refused, asked)
 
     # -- not asking
 

@@ -23,7 +23,7 @@ class _Refusal:
     """A refusal as data. An exception that is raised again and again would hold on to the frames
     of every request it ended."""
 
-    noted: float
+    asked: float
     status: int
     message: str
     code: str | None
@@ -43,12 +43,16 @@ class Negatives:
         self._lock = threading.Lock()
         self._refusals: OrderedDict[Hashable, _Refusal] = OrderedDict()
 
-    def note(self, key: Hashable, refused: UpstreamAnswer) -> None:
-        """Keep a refusal if it is one that may be kept."""
+    def note(self, key: Hashable, refused: UpstreamAnswer, asked: float) -> None:
+        """Keep a refusal if it is one that may be kept.
+
+        Args:
+            asked: Unix time when the question was sent: a change may overtake the answer.
+        """
         if refused.status != 404:
             return
         refusal = _Refusal(
-            time.time(),
+            asked,
             refused.status,
             refused.message,
             refused.code,
@@ -70,9 +74,9 @@ class Negatives:
         """
         with self._lock:
             refusal = self._refusals.get(key)
-        if refusal is None or refusal.noted <= changed:
+        if refusal is None or refusal.asked <= changed:
             return None
-        if not 0 <= time.time() - refusal.noted < self._lifetime:
+        if not 0 <= time.time() - refusal.asked < self._lifetime:
             return None
         return UpstreamAnswer(
             refusal.status,

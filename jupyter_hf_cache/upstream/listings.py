@@ -43,7 +43,7 @@ class Listing:
     Args:
         text: the body, Xet taken out.
         headers: of the upstream; `Link` still points at it and is rewritten for each caller.
-        fetched: Unix time in seconds.
+        fetched: Unix time in seconds when it was asked for: a later change may not be in it.
         commit: what the answer belongs to, where it says so (`sha` of a repo info).
         public: it said that the repo is not private.
         restricted: it said that the repo is gated or disabled (True) or neither (False); None: it
@@ -77,6 +77,13 @@ class Listings:
             if listing is not None:
                 self._memory.move_to_end(key)
                 return listing
+        return self._read(key)
+
+    def look_again(self, key: str) -> Listing | None:
+        """Return what is kept by now: another process may have asked the upstream since."""
+        return self._read(key)
+
+    def _read(self, key: str) -> Listing | None:
         row = self._table.get(key)
         if row is None:
             return None
@@ -147,6 +154,7 @@ def fetch_listing(
         UpstreamAnswer: the Hub refuses.
         UpstreamError: it fails, or answers something that is not JSON.
     """
+    asked = time.time()
     with client.request(
         method,
         path,
@@ -159,13 +167,13 @@ def fetch_listing(
     ) as response:
         if response.status >= 300:
             raise refusal(response)
-        return _listing(response)
+        return _listing(response, asked)
 
 
-def _listing(response: UpstreamResponse) -> Listing:
+def _listing(response: UpstreamResponse, asked: float) -> Listing:
     raw = response.read(MAX_LISTING)
     try:
-        return _read(json.loads(raw), response)
+        return _read(json.loads(raw), response, asked)
     except RecursionError:
         raise UpstreamError(
             "The upstream's JSON is nested deeper than any Hub nests it.",
@@ -180,7 +188,7 @@ def _listing(response: UpstreamResponse) -> Listing:
         ) from error
 
 
-def _read(parsed: Any, response: UpstreamResponse) -> Listing:
+def _read(parsed: Any, response: UpstreamResponse, asked: float) -> Listing:
     body = strip_xet(parsed)
     info = body if isinstance(body, dict) else {}
     commit = info.get("sha")
@@ -191,7 +199,7 @@ def _read(parsed: Any, response: UpstreamResponse) -> Listing:
             for name, value in answer_headers(response.headers).items()
             if name.lower() in _KEPT_HEADERS
         },
-        fetched=time.time(),
+        fetched=asked,
         commit=commit if isinstance(commit, str) and is_commit(commit) else None,
         public=info.get("private") is False,
         restricted=bool(info["gated"] or info.get("disabled")) if "gated" in info else None,
