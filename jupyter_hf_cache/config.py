@@ -32,6 +32,7 @@ from traitlets.config import LoggingConfigurable
 from jupyter_hf_cache.environment import ENDPOINT, inherited_upstream
 from jupyter_hf_cache.errors import StorageError
 from jupyter_hf_cache.storage.filesystem import local_state_dir, network_type_of
+from jupyter_hf_cache.storage.own_cache import own_cache_directory
 from jupyter_hf_cache.storage.records import DEFAULT_HUB
 from jupyter_hf_cache.web.context import AccessOptions
 from jupyter_hf_cache.web.guard import HostRules
@@ -114,6 +115,19 @@ class HfCache(LoggingConfigurable):
         help="""Seconds for which a download goes on after its last reader has left. One that is
         half done is always finished.""",
     ).tag(config=True)
+    adopt_from = List(
+        Unicode(),
+        help="""Directories laid out like HF_HUB_CACHE, of the same user, from which files are taken
+        over instead of being downloaded. [] takes nothing over. Default: the user's own, from
+        HF_HUB_CACHE, HF_HOME or XDG_CACHE_HOME as the server sees them. Only on a server that has
+        one user.""",
+    ).tag(config=True)
+    adopt_by_link = Bool(
+        False,
+        help="""Take files over by hard link, without a copy, where the directory is on the same
+        disk. They are looked at before each answer, and fetched anew when the user changed
+        them; see the operators' page for what that cannot see.""",
+    ).tag(config=True)
     offline = Bool(
         False,
         help="""Never ask the Hub: serve what is kept, answer the rest at once with an
@@ -173,6 +187,10 @@ class HfCache(LoggingConfigurable):
     def _default_config_dir(self) -> str:
         return jupyter_config_dir()
 
+    @default("adopt_from")
+    def _default_adopt_from(self) -> list[str]:
+        return [str(own_cache_directory(os.environ))]
+
     @default("default_upstream")
     def _default_default_upstream(self) -> str:
         return inherited_upstream(os.environ) or DEFAULT_HUB
@@ -187,6 +205,13 @@ class HfCache(LoggingConfigurable):
         if not path.is_absolute():
             raise TraitError(f"HfCache.{proposal['trait'].name} needs an absolute path.")
         return str(path)
+
+    @validate("adopt_from")
+    def _check_directories(self, proposal: Any) -> list[str]:
+        paths = [Path(value).expanduser() for value in proposal["value"]]
+        if not all(path.is_absolute() for path in paths):
+            raise TraitError("HfCache.adopt_from needs absolute paths.")
+        return [str(path) for path in paths]
 
     @validate("cache_size_limit")
     def _check_size(self, proposal: Any) -> int | None:
@@ -251,6 +276,8 @@ class HfCache(LoggingConfigurable):
             access_ttl=self.access_ttl,
             access_grace=self.access_grace,
             linger=self.linger,
+            adopt_from=tuple(map(Path, self.adopt_from)),
+            adopt_by_link=self.adopt_by_link,
             offline=self.offline,
             read_only=self.read_only,
         )

@@ -27,6 +27,8 @@ class ServiceOptions:
             in `data_dir`, and fills a new table.
         default_upstream: the URL of the remote `default` when it is first made.
         cache_size_limit: None: a fifth of the disk, at most 200 GB.
+        adopt_from: directories laid out like HF_HUB_CACHE, of the user this runs as.
+        adopt_by_link: hard links instead of copies from there.
         single_user: all trusted callers are one person, so that the remote's stored token is
         theirs.
     """
@@ -45,6 +47,8 @@ class ServiceOptions:
     access_ttl: float = 60.0
     access_grace: float = 3600.0
     linger: float = 60.0
+    adopt_from: tuple[Path, ...] = ()
+    adopt_by_link: bool = False
     offline: bool = False
     read_only: bool = False
     single_user: bool = True
