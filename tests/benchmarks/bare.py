@@ -17,7 +17,7 @@ from tornado.web import Application, RequestHandler
 
 
 class Bare(RequestHandler):
-    """Answers every GET with the same bytes."""
+    """Answers every GET with the same bytes, and every HEAD with their length."""
 
     def initialize(self, body: bytes) -> None:
         self.body = body
@@ -25,6 +25,9 @@ class Bare(RequestHandler):
     def get(self) -> None:
         self.set_header("Content-Type", "application/json")
         self.write(self.body)
+
+    def head(self) -> None:
+        self.get()
 
 
 async def serve(body: bytes) -> None:

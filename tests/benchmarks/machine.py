@@ -1,6 +1,6 @@
 """What the kernel says of processes, and what of the machine belongs into a report.
 
-Responsible for: CPU seconds and anonymous memory of a server with its children, read from /proc.
+Responsible for: CPU seconds and memory of a server with its children, read from /proc.
 Not responsible for: starting them.
 """
 
@@ -9,9 +9,12 @@ from __future__ import annotations
 import os
 import platform
 import socket
+import threading
 from pathlib import Path
+from types import TracebackType
 
 _TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+_LOOK_SECONDS = 0.05
 
 
 class BenchmarkError(Exception):
@@ -35,12 +38,58 @@ def cpu_seconds(pid: int) -> float:
     return total / _TICKS
 
 
-def anonymous_mib(pid: int) -> float:
-    """RssAnon of a process, in MiB."""
-    for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) / 1024
-    return 0.0
+def memory_mib(pid: int, kind: str = "RssAnon") -> float:
+    """Memory of a process and its children, in MiB: `RssAnon`, or `VmRSS` with what is mapped."""
+    total = 0
+    for member in family(pid):
+        status = Path(f"/proc/{member}/status").read_text(encoding="utf-8")
+        for line in status.splitlines():
+            if line.startswith(f"{kind}:"):
+                total += int(line.split()[1])
+    return total / 1024
+
+
+class Watch:
+    """Looks at a server while something runs.
+
+    Attributes:
+        peak: highest anonymous memory seen, MiB.
+        cpu: seconds of CPU used.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.peak = 0.0
+        self.cpu = 0.0
+
+    def _run(self) -> None:
+        while not self._ended.wait(_LOOK_SECONDS):
+            self._look()
+
+    def _look(self) -> None:
+        try:
+            self.peak = max(self.peak, memory_mib(self._pid))
+        except OSError:  # a child ended between two looks
+            return
+
+    def __enter__(self) -> Watch:
+        self._look()
+        self._before = cpu_seconds(self._pid)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+        if error is None:
+            self.cpu = cpu_seconds(self._pid) - self._before
 
 
 def answers(port: int) -> bool:

@@ -1,6 +1,6 @@
-"""nginx on a free loopback port with a configuration of its own.
+"""nginx on free loopback ports with a configuration of its own.
 
-Responsible for: a static folder, and proxy_cache before the fake Hub's signed URL.
+Responsible for: a static folder, and the usual proxy_cache recipe before the fake Hub and its CDN.
 Not responsible for: what is asked of it.
 """
 
@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from tests.clients.server import free_port, wait_for
 
 from .machine import BenchmarkError, answers
+from .places import Place
 
 _CONFIG = """\
 daemon off;
@@ -35,21 +36,33 @@ http {{
   fastcgi_temp_path {root}/fastcgi;
   uwsgi_temp_path {root}/uwsgi;
   scgi_temp_path {root}/scgi;
-  proxy_cache_path {root}/cache keys_zone=files:1m max_size=64g inactive=1d use_temp_path=off;
+  proxy_cache_path {root}/cache keys_zone=files:8m max_size=64g inactive=1d use_temp_path=off;
+  proxy_http_version 1.1;
+  proxy_set_header Connection "";
+  proxy_set_header Accept-Encoding "";
+  server {{
+    listen 127.0.0.1:{static_port};
+    root {static};
+  }}
   server {{
     listen 127.0.0.1:{port};
-    root {static};
-    location = /cached/big {{
-      proxy_pass {target};
-      proxy_http_version 1.1;
-      proxy_set_header Host {host};
-      proxy_set_header Connection "";
-      proxy_cache files;
-      proxy_cache_key big;
-      proxy_cache_valid 200 1d;
-      proxy_cache_lock on;
-      proxy_cache_lock_timeout 1h;
-      proxy_cache_lock_age 1h;
+    proxy_cache files;
+    proxy_cache_valid 200 302 307 1d;
+    proxy_cache_convert_head off;
+    proxy_cache_lock on;
+    proxy_cache_lock_timeout 1h;
+    proxy_cache_lock_age 1h;
+    proxy_ignore_headers Cache-Control Expires Vary;
+    location / {{
+      proxy_pass {hub};
+      proxy_cache_key $request_method$request_uri;
+      proxy_redirect {cdn}/ /cdn/;
+    }}
+    location /cdn/ {{
+      # By number: nginx would try ::1 too where the Hub says localhost.
+      proxy_pass http://127.0.0.1:{cdn_port}/;
+      proxy_set_header Host {cdn_host};
+      proxy_cache_key $request_method$uri;
     }}
   }}
 }}
@@ -73,13 +86,17 @@ class Nginx:
 
     Args:
         root: folder for its files; `static` in it is what it serves.
-        target: signed URL of the big file at the fake Hub, for `cached`.
+        hub, cdn: the two origins behind proxy_cache.
+
+    Raises:
+        BenchmarkError: it is not installed.
     """
 
-    def __init__(self, root: Path, target: str) -> None:
-        self._root = root
-        self._port = free_port()
-        self._target = target
+    def __init__(self, root: Path, hub: str, cdn: str) -> None:
+        self._program = find()
+        self.root = root
+        self._hub, self._cdn = hub, cdn
+        self._ports = free_port(), free_port()
         self.static = root / "static"
         self.static.mkdir(parents=True)
         self._process: subprocess.Popen[bytes] | None = None
@@ -91,18 +108,12 @@ class Nginx:
 
     def file(self, name: str) -> str:
         """URL of a static file."""
-        return f"http://127.0.0.1:{self._port}/{name}"
+        return f"http://127.0.0.1:{self._ports[0]}/{name}"
 
     @property
-    def cached(self) -> str:
-        """URL of the big file through proxy_cache."""
-        return self.file("cached/big")
-
-    def forget(self) -> None:
-        """Make the next request for `cached` a cold one."""
-        for file in (self._root / "cache").rglob("*"):
-            if file.is_file():
-                file.unlink()
+    def endpoint(self) -> str:
+        """Of the Hub through proxy_cache."""
+        return f"http://127.0.0.1:{self._ports[1]}"
 
     def start(self) -> None:
         """Start and wait until it listens.
@@ -110,20 +121,21 @@ class Nginx:
         Raises:
             BenchmarkError: it does not; with its log.
         """
-        target = urlsplit(self._target)
-        config = self._root / "nginx.conf"
+        config = self.root / "nginx.conf"
         text = _CONFIG.format(
-            root=self._root,
+            root=self.root,
             static=self.static,
-            port=self._port,
+            static_port=self._ports[0],
+            port=self._ports[1],
             user="user root;" if os.geteuid() == 0 else "",
-            # By number: nginx would try ::1 too where the Hub says localhost.
-            target=f'"http://127.0.0.1:{target.port}{target.path}?{target.query}"',
-            host=target.netloc,
+            hub=self._hub,
+            cdn=self._cdn,
+            cdn_host=urlsplit(self._cdn).netloc,
+            cdn_port=urlsplit(self._cdn).port,
         )
         config.write_text(text, encoding="utf-8")
-        with (self._root / "output").open("wb") as output:
-            command = [find(), "-e", str(self._root / "error.log"), "-c", str(config)]
+        with (self.root / "output").open("wb") as output:
+            command = [self._program, "-e", str(self.root / "error.log"), "-c", str(config)]
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output
             )
@@ -131,16 +143,34 @@ class Nginx:
             wait_for(self._look, "nginx", 20)
         except AssertionError as problem:
             self.stop()
-            log = (self._root / "error.log").read_text(errors="replace")
+            log = (self.root / "error.log").read_text(errors="replace")
             raise BenchmarkError(f"{problem}\n{log}") from None
 
     def _look(self) -> bool | None:
         assert self._process is not None
         assert self._process.poll() is None, "nginx ended"
-        return answers(self._port) or None
+        return all(map(answers, self._ports)) or None
 
     def stop(self) -> None:
         """End it and its workers. Safe to call at any time."""
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
             self._process.wait(20)
+
+
+class ProxyCache(Place):
+    """What nginx's proxy_cache keeps."""
+
+    def __init__(self, nginx: Nginx) -> None:
+        super().__init__("nginx proxy_cache", nginx.endpoint)
+        self._nginx = nginx
+
+    @property
+    def pid(self) -> int:
+        return self._nginx.pid
+
+    def _forget(self, repo: str) -> None:
+        self._kept.clear()
+        for file in (self._nginx.root / "cache").rglob("*"):
+            if file.is_file():
+                file.unlink()

@@ -7,8 +7,8 @@ Not responsible for: the figures.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 
 _HEAD = ("what", "server", "median", "range", "beside", "", "ratio", "goal", "met")
 
@@ -19,11 +19,16 @@ class Goal:
 
     Args:
         text: as the table says it.
-        met: whether it is.
+        met: whether it is; None where what it is compared with could not be measured.
     """
 
     text: str
-    met: bool
+    met: bool | None
+
+    @property
+    def word(self) -> str:
+        """As the table says it."""
+        return {True: "yes", False: "NO", None: "not judged"}[self.met]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +36,10 @@ class Row:
     """One figure.
 
     Args:
-        samples: one per round.
+        samples: one per round; none where it could not be measured.
         beside: name of what it is compared with, or None.
-        reference: that one's median.
+        reference: that one's median, or None where that could not be measured.
+        note: said below the table.
     """
 
     what: str
@@ -43,14 +49,17 @@ class Row:
     beside: str | None = None
     reference: float | None = None
     goal: Goal | None = None
+    note: str = ""
 
     @property
-    def median(self) -> float:
-        return statistics.median(self.samples)
+    def median(self) -> float | None:
+        """Of the rounds; None without any."""
+        return statistics.median(self.samples) if self.samples else None
 
     @property
     def ratio(self) -> float | None:
-        return self.median / self.reference if self.reference else None
+        """The median divided by the reference, where there are both."""
+        return self.median / self.reference if self.median is not None and self.reference else None
 
 
 def row(
@@ -62,34 +71,37 @@ def row(
     *,
     at_least: float | None = None,
     at_most: float | None = None,
+    limit: tuple[str, float] | None = None,
+    note: str = "",
 ) -> Row:
-    """A row whose goal, if any, is a ratio."""
-    made = Row(
-        what,
-        server,
-        unit,
-        tuple(samples),
-        beside and beside[0],
-        statistics.median(beside[1]) if beside else None,
-    )
+    """A row and, if it has one, its goal. What was not measured does not meet it.
+
+    Args:
+        beside: name and samples of what it is compared with.
+        at_least, at_most: goal for the ratio.
+        limit: goal for the median: its text, and the highest value that meets it.
+    """
+    reference = statistics.median(beside[1]) if beside and beside[1] else None
+    judged = not samples or beside is None or bool(reference)
+    made = Row(what, server, unit, tuple(samples), beside and beside[0], reference, None, note)
+    median, ratio = made.median, made.ratio
     goal = None
-    if made.ratio is not None and at_least is not None:
-        goal = Goal(f"ratio ≥ {at_least:g}", made.ratio >= at_least)
-    elif made.ratio is not None and at_most is not None:
-        goal = Goal(f"ratio ≤ {at_most:g}", made.ratio <= at_most)
-    return with_goal(made, goal)
-
-
-def with_goal(made: Row, goal: Goal | None) -> Row:
-    """The same row with a goal."""
-    return Row(
-        made.what, made.server, made.unit, made.samples, made.beside, made.reference, goal
-    )  # fmt: skip
+    if at_least is not None:
+        goal = Goal(f"ratio ≥ {at_least:g}", ratio is not None and ratio >= at_least)
+    elif at_most is not None:
+        goal = Goal(f"ratio ≤ {at_most:g}", ratio is not None and ratio <= at_most)
+    elif limit is not None:
+        goal = Goal(limit[0], median is not None and median <= limit[1])
+    if goal is not None and not judged:
+        goal = Goal(goal.text, None)
+    return replace(made, goal=goal)
 
 
 def table(rows: Iterable[Row]) -> str:
-    """All rows as Markdown."""
-    lines = [_HEAD, *(_cells(each) for each in rows)]
+    """All rows as Markdown, with the notes below."""
+    rows = list(rows)
+    notes = list(dict.fromkeys(made.note for made in rows if made.note))
+    lines = [_HEAD, *(_cells(made, notes) for made in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(_HEAD))]
     texts = [
         "| "
@@ -98,22 +110,31 @@ def table(rows: Iterable[Row]) -> str:
         for line in lines
     ]
     rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    return "\n".join([texts[0], rule, *texts[1:]])
+    below = [f"[{number}] {note}" for number, note in enumerate(notes, 1)]
+    return "\n".join([texts[0], rule, *texts[1:], *([""] if below else []), *below])
 
 
-def _cells(made: Row) -> tuple[str, ...]:
+def _cells(made: Row, notes: Sequence[str]) -> tuple[str, ...]:
     many = len(made.samples) > 1
+    value = "not measured" if made.median is None else f"{number(made.median)} {made.unit}".strip()
+    if made.note:
+        value += f" [{notes.index(made.note) + 1}]"
     return (
         made.what,
         made.server,
-        f"{number(made.median)} {made.unit}",
+        value,
         f"{number(min(made.samples))} – {number(max(made.samples))}" if many else "",
         made.beside or "",
         "" if made.reference is None else number(made.reference),
         "" if made.ratio is None else f"{made.ratio:.2f}",
         made.goal.text if made.goal else "",
-        "" if made.goal is None else "yes" if made.goal.met else "NO",
+        made.goal.word if made.goal else "",
     )
+
+
+def lacking(rows: Iterable[Row], may_be_missing: Collection[str]) -> list[Row]:
+    """The rows without a figure, but for those of servers that a machine need not have."""
+    return [made for made in rows if not made.samples and made.server not in may_be_missing]
 
 
 def number(value: float) -> str:
@@ -123,4 +144,4 @@ def number(value: float) -> str:
 
 def as_json(rows: Iterable[Row]) -> list[dict[str, object]]:
     """All rows for programs."""
-    return [{**asdict(each), "median": each.median, "ratio": each.ratio} for each in rows]
+    return [{**asdict(made), "median": made.median, "ratio": made.ratio} for made in rows]

@@ -1,8 +1,9 @@
 """Everything that runs while a benchmark does.
 
-Responsible for: starting the Hub, the cache in both its forms, nginx and the bare handler, in an
-order in which each finds what it needs, and stopping all of them whatever happens.
-Not responsible for: what is measured (`measures`).
+Responsible for: starting the Hub, the cache in both its forms, the bare handler and, where they are
+there, nginx and olah, in an order in which each finds what it needs; stopping all of them whatever
+happens.
+Not responsible for: what is measured.
 """
 
 from __future__ import annotations
@@ -11,21 +12,23 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Collection
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tests.clients.server import JupyterServer, ServerProcess, StandAloneServer, wait_for
+from tests.clients.server import JupyterServer, StandAloneServer
 
+from .effort import Effort
 from .load import download
 from .machine import BenchmarkError
-from .nginx import Nginx
+from .nginx import Nginx, ProxyCache
+from .olah import Olah
 from .origin import BIG, MIB, SMALL_TEXT
+from .places import CONFIG, MODEL, Cache, Place, url_of
 
 _ROOT = Path(__file__).parents[2]
-_BIG_FILE = f"{BIG}/resolve/main/model.bin"
-_SMALL_FILE = f"{BIG}/resolve/main/config.json"
 
 
 class Child:
@@ -75,57 +78,31 @@ class Child:
         self._process.stdout.close()
 
 
-class Cache:
-    """The cache in one of its forms.
-
-    Args:
-        name: what the table calls it.
-        server: the running process.
-    """
-
-    def __init__(self, name: str, server: JupyterServer | StandAloneServer) -> None:
-        self.name = name
-        self.server: ServerProcess = server
-        # By number: curl would try ::1 first.
-        self.endpoint = server.endpoint.replace("//localhost:", "//127.0.0.1:")
-        self.big = f"{self.endpoint}/{_BIG_FILE}"
-        self.small = f"{self.endpoint}/{_SMALL_FILE}"
-
-    def forget(self, repo: str = BIG) -> None:
-        """Make the next download of the repo a cold one."""
-        answer = self.server.api("DELETE", f"hf-cache/v1/repos/models/{repo}")
-        if answer.status_code not in (200, 404):
-            raise BenchmarkError(f"the cache did not forget {repo}: {answer.text}")
-
-    def fill_states(self) -> set[str]:
-        """The states of all fills that the cache knows of.
-
-        Raises:
-            BenchmarkError: one failed.
-        """
-        fills = self.server.api("GET", "hf-cache/v1/fills").json()["results"]
-        states = {fill["state"] for fill in fills}
-        if "failed" in states:
-            raise BenchmarkError(f"a fill failed: {fills}")
-        return states
-
-    def wait_kept(self) -> None:
-        """Wait until every fill is durable: only then is it there to be forgotten."""
-        wait_for(lambda: self.fill_states() <= {"done"} or None, "end of the fills")
-
-
 class Site:
     """All servers, running inside `with`.
 
     Args:
         work: an empty folder; everything is written there.
-        big: size of the big file in bytes.
+        effort: how large the files are.
+        without: peers that take no part, of "nginx" and "olah".
+
+    Attributes:
+        hub: URL of the Hub.
+        caches: the cache in its forms, by name.
+        peers: others like it, by name.
+        nginx: for static files; None where there is none.
+        missing: why a peer takes no part, by name.
     """
 
-    def __init__(self, work: Path, big: int) -> None:
+    def __init__(self, work: Path, effort: Effort, without: Collection[str] = ()) -> None:
         self.work = work
-        self.size = big
+        self.size = effort.size
+        self._without = without
         self._stack = ExitStack()
+        self.caches: dict[str, Cache] = {}
+        self.peers: dict[str, Place] = {}
+        self.nginx: Nginx | None = None
+        self.missing: dict[str, str] = {}
 
     def __enter__(self) -> Site:
         with ExitStack() as stack:
@@ -135,37 +112,56 @@ class Site:
 
     def _start(self, stack: ExitStack) -> None:
         self.origin = stack.enter_context(Child("origin", "--big", str(self.size // MIB)))
-        url, cdn = self.origin.greeting["url"], self.origin.greeting["cdn_url"]
-        self.direct = f"{url}/{_BIG_FILE}"
-        self.hub = url
-        self.nginx = Nginx(self.work / "nginx", self._signed_url(cdn))
-        (self.nginx.static / "config.json").write_text(SMALL_TEXT, encoding="utf-8")
-        download(self.direct, self.size, output=self.nginx.static / "model.bin")
-        stack.callback(self.nginx.stop)
-        self.nginx.start()
-        self.bare = stack.enter_context(Child("bare", str(self.nginx.static / "config.json")))
-        # Where the package itself was found by PYTHONPATH, the servers find it there too.
-        path = os.environ.get("PYTHONPATH")
-        environ = {"PYTHONPATH": path} if path else {}
-        servers = (
-            ("serve", StandAloneServer(self.work / "serve", url, environ=environ)),
-            ("jupyter", JupyterServer(self.work / "jupyter", url, environ=environ)),
-        )
-        self.caches: dict[str, Cache] = {}
-        for name, server in servers:
+        self.hub, cdn = self.origin.greeting["url"], self.origin.greeting["cdn_url"]
+        small = self.work / CONFIG
+        small.write_text(SMALL_TEXT, encoding="utf-8")
+        self._bare = stack.enter_context(Child("bare", str(small)))
+        for name, server in self._own_servers():
             # Before the start, which may be interrupted half-way.
             stack.callback(server.stop)
             server.start()
             self.caches[name] = Cache(name, server)
+        if "nginx" not in self._without:
+            self._start_nginx(stack, cdn)
+        if "olah" not in self._without:
+            self._start_olah(stack, cdn)
 
-    def _signed_url(self, cdn: str) -> str:
-        curl = ["curl", "-sS", "--noproxy", "*", "-o", "/dev/null", "-w", "%{redirect_url}"]
-        done = subprocess.run(
-            [*curl, self.direct], capture_output=True, text=True, timeout=60, check=True
+    def _own_servers(self) -> tuple[tuple[str, JupyterServer | StandAloneServer], ...]:
+        environ = self.environ
+        return (
+            ("serve", StandAloneServer(self.work / "serve", self.hub, environ=environ)),
+            ("jupyter", JupyterServer(self.work / "jupyter", self.hub, environ=environ)),
         )
-        if not done.stdout.startswith(cdn):
-            raise BenchmarkError(f"the Hub redirects to {done.stdout!r}")
-        return done.stdout
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """What servers need beside a clean environment: where the package itself was found by
+        PYTHONPATH, they find it there too."""
+        path = os.environ.get("PYTHONPATH")
+        return {"PYTHONPATH": path} if path else {}
+
+    def _start_nginx(self, stack: ExitStack, cdn: str) -> None:
+        try:
+            nginx = Nginx(self.work / "nginx", self.hub, cdn)
+            stack.callback(nginx.stop)
+            (nginx.static / CONFIG).write_text(SMALL_TEXT, encoding="utf-8")
+            download(self.direct(BIG), self.size, output=nginx.static / MODEL)
+            nginx.start()
+        except BenchmarkError as why:
+            self.missing["nginx"] = self.missing["nginx proxy_cache"] = f"nginx: {why}"
+            return
+        self.nginx = nginx
+        self.peers["nginx proxy_cache"] = ProxyCache(nginx)
+
+    def _start_olah(self, stack: ExitStack, cdn: str) -> None:
+        try:
+            olah = Olah(self.work / "olah", self.hub, cdn)
+            stack.callback(olah.stop)
+            olah.start()
+        except (BenchmarkError, OSError) as why:
+            self.missing["olah"] = f"olah: {why}"
+            return
+        self.peers["olah"] = olah
 
     @property
     def serve(self) -> Cache:
@@ -176,12 +172,23 @@ class Site:
         return self.caches["jupyter"]
 
     @property
-    def bare_url(self) -> str:
-        return f"http://127.0.0.1:{self.bare.greeting}/config.json"
+    def places(self) -> dict[str, Place]:
+        """The caches, then the peers."""
+        return {**self.caches, **self.peers}
 
-    def limit(self, rate: float | None) -> None:
-        """Let the Hub send this many MiB/s, all downloads together; None for all it can."""
-        self.origin.ask({"rate": rate})
+    @property
+    def bare_url(self) -> str:
+        """A small file from a bare Tornado handler."""
+        return f"http://127.0.0.1:{self._bare.greeting}/{CONFIG}"
+
+    def direct(self, repo: str, file: str = MODEL) -> str:
+        """A file at the Hub itself."""
+        return url_of(self.hub, repo, file)
+
+    def limit(self, total: float | None = None, connection: float | None = None) -> None:
+        """Let the Hub send this many MiB/s, all downloads together and on each connection; None
+        for all it can."""
+        self.origin.ask({"limit": [total, connection]})
 
     def count(self) -> dict[str, int]:
         """What the Hub was asked since the last call."""

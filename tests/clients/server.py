@@ -235,6 +235,7 @@ class JupyterServer(ServerProcess):
     """`jupyter server` with the extension, whose upstream is the `HF_ENDPOINT` it finds."""
 
     base_url = BASE_URL
+    extension = True
 
     def __init__(self, root: Path, upstream: str, **rest: Any) -> None:
         super().__init__(root, environ={"HF_ENDPOINT": upstream, **rest.pop("environ", {})}, **rest)
@@ -251,7 +252,7 @@ class JupyterServer(ServerProcess):
 
     def _write_config(self) -> None:
         others = ("jupyterlab", "notebook_shim", "jupyter_lsp")
-        extensions = {"jupyter_hf_cache": True, **dict.fromkeys(others, False)}
+        extensions = {"jupyter_hf_cache": self.extension, **dict.fromkeys(others, False)}
         settings = {
             "ServerApp": {"jpserver_extensions": extensions, "base_url": self.base_url},
             "IdentityProvider": {"token": TOKEN},
