@@ -21,7 +21,7 @@ import stat
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from jupyter_hf_cache.protocol.digests import Digest
@@ -47,6 +47,7 @@ class OwnCopy:
         path: the file itself, no link.
         size: bytes.
         mtime_ns: last change, in ns since 1970.
+        cache: where it was found.
     """
 
     path: Path
@@ -54,11 +55,12 @@ class OwnCopy:
     device: int
     inode: int
     mtime_ns: int
+    cache: OwnCache = field(repr=False, compare=False)
 
     @classmethod
-    def of(cls, path: Path, info: os.stat_result) -> OwnCopy:
+    def of(cls, path: Path, info: os.stat_result, cache: OwnCache) -> OwnCopy:
         """Describe the file of which `info` is the state."""
-        return cls(path, info.st_size, info.st_dev, info.st_ino, info.st_mtime_ns)
+        return cls(path, info.st_size, info.st_dev, info.st_ino, info.st_mtime_ns, cache)
 
     def open(self) -> int:
         """Open the file; returns a descriptor.
@@ -68,10 +70,14 @@ class OwnCopy:
         """
         flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
         fd = os.open(self.path, flags | getattr(os, "O_BINARY", 0))
-        if self.of(self.path, os.fstat(fd)) != self:
+        if self.of(self.path, os.fstat(fd), self.cache) != self:
             os.close(fd)
             raise FileNotFoundError(f"{self.path} is another file now")
         return fd
+
+    def reject(self) -> None:
+        """Say that it is not what its name says: it is not found again until it changes."""
+        self.cache.reject(self)
 
 
 class OwnCache:
@@ -129,7 +135,7 @@ class OwnCache:
             return None
         if not stat.S_ISREG(info.st_mode) or info.st_size != size or not _is_own(info):
             return None
-        copy = OwnCopy.of(path, info)
+        copy = OwnCopy.of(path, info, self)
         return None if copy in self._rejected else copy
 
     # -- the index
