@@ -44,6 +44,7 @@ from jupyter_hf_cache.service.tokens import Tokens
 from jupyter_hf_cache.service.usage import Usage
 from jupyter_hf_cache.storage.blobs import LocalBlobStore
 from jupyter_hf_cache.storage.budget import Budget, default_limit
+from jupyter_hf_cache.storage.config_snapshot import Changed
 from jupyter_hf_cache.storage.config_store import ConfigStore
 from jupyter_hf_cache.storage.generations import Generations
 from jupyter_hf_cache.storage.layout import check_layout
@@ -100,6 +101,8 @@ class CacheService:
             self.generations,
         )
         self._open_parts()
+        self._remotes = {remote.id: remote for remote in self.config.remotes()}
+        self.config.on_change = self._config_changed
         self._make_defaults()
 
     @classmethod
@@ -365,17 +368,21 @@ class CacheService:
             wanted = remote if with_credentials else without_credentials(remote)
             client = UpstreamClient(wanted, user_agent=USER_AGENT)
             self._clients[key] = (remote, client)
-        if known is not None:
-            self._remote_changed(known[0], remote)
         return client
 
-    def _remote_changed(self, before: Remote, after: Remote) -> None:
+    def _config_changed(self, changed: Changed) -> None:
         """Verdicts are kept by URL and credential, so those of another one are not found. Only
         extra headers may say who asks without being part of either."""
-        self.breaker.forget(after.id)
-        if before.headers != after.headers:
-            self.rights.forget_all(before.scope)
-            self.rights.forget_all(after.scope)
+        for remote_id in changed.remotes:
+            before, after = self._remotes.get(remote_id), self.config.remote(remote_id)
+            self.breaker.forget(remote_id)
+            if after is None:
+                self._remotes.pop(remote_id, None)
+                continue
+            self._remotes[remote_id] = after
+            if before is not None and before.headers != after.headers:
+                self.rights.forget_all(before.scope)
+                self.rights.forget_all(after.scope)
 
 
 def _name_the_refusal(refused: UpstreamAnswer, caller: Caller) -> None:
