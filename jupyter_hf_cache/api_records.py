@@ -213,11 +213,13 @@ class RepoPage:
 
 @dataclass(frozen=True, slots=True)
 class Freed:
-    """What a deletion frees, or would free, and what stays because others use it."""
+    """What a deletion frees, or would free, what stays because others use it, and what is freed as
+    soon as nobody reads it any more."""
 
     freed_bytes: int
     kept_shared_bytes: int
     files: int
+    in_use_bytes: int = 0
 
     @classmethod
     def read(cls, data: dict[str, Any]) -> Freed:
@@ -225,6 +227,7 @@ class Freed:
             _number(data, "freed_bytes"),
             _number(data, "kept_shared_bytes"),
             _number(data, "files"),
+            _number(data, "in_use_bytes"),
         )
 
 

@@ -198,6 +198,8 @@ def freed_text(freed: Freed, *, done: bool = False) -> str:
     if freed.kept_shared_bytes:
         stays = "stayed" if done else "stay"
         text += f" {size(freed.kept_shared_bytes)} {stays}: other repos use the same bytes."
+    if freed.in_use_bytes:
+        text += f" {size(freed.in_use_bytes)} more when those who read them now have ended."
     return text
 
 

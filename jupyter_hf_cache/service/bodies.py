@@ -260,7 +260,7 @@ class Bodies:
                 sidecar.origins.append(source.origin_id)
             sidecar.claims.append(source.claim)
             try:
-                self._store.write_sidecar(blob, sidecar, durable=False)
+                self._store.write_sidecar(blob, sidecar)
             except OSError as error:
                 logger.info("sidecar of %s not updated: %s", blob, error)
 

@@ -48,6 +48,7 @@ from jupyter_hf_cache.storage.config_snapshot import Changed
 from jupyter_hf_cache.storage.config_store import ConfigStore
 from jupyter_hf_cache.storage.generations import Generations
 from jupyter_hf_cache.storage.layout import check_layout
+from jupyter_hf_cache.storage.ledger import Ledger
 from jupyter_hf_cache.storage.records import Distribution, Remote
 from jupyter_hf_cache.storage.secrets import SecretBox, load_key
 from jupyter_hf_cache.storage.state import StateTable
@@ -124,9 +125,10 @@ class CacheService:
         options = self.options
         self.store = LocalBlobStore(options.cache_dir)
         limit = options.cache_size_limit
+        self._ledger = Ledger((options.state_dir or options.cache_dir / "state") / "ledger")
         self.budget = Budget(
             self.store,
-            self._tables["files"],
+            self._ledger,
             limit=limit if limit is not None else default_limit(options.cache_dir),
             min_free=options.min_free_space,
         )
@@ -187,7 +189,7 @@ class CacheService:
         for name, table in self._tables.items():
             if table.was_corrupt:
                 self.problems.append(f"The table {name} was corrupt; it was set aside and rebuilt.")
-        if self._tables["files"].was_corrupt or self._tables["files"].count("blob/") == 0:
+        if self._tables["files"].was_corrupt or self._tables["files"].count("claim/") == 0:
             self.inventory.rebuild()
         self.budget.reconcile()
 
@@ -203,14 +205,15 @@ class CacheService:
         """Stop fills, write what is pending, close the tables."""
         self.fills.stop()
         with contextlib.suppress(StorageError):
-            self.budget.flush()
             self.usage.flush()
+        self.budget.close()
         with self._lock:
             clients, self._clients = list(self._clients.values()), {}
         for _, client in clients:
             client.close()
         for table in self._tables.values():
             table.close()
+        self._ledger.close()
         self.generations.close()
 
     # -- requests

@@ -69,11 +69,18 @@ class KeptRepo:
 
 @dataclass(frozen=True, slots=True)
 class Deletion:
-    """What deleting a repo frees, or would free. Sizes are bytes."""
+    """What deleting a repo frees, or would free. Sizes are bytes.
+
+    Args:
+        freed: at once.
+        kept_shared: stays, because other repos name the same bytes.
+        in_use: deleted too, but somebody reads it: freed when they have ended.
+    """
 
     freed: int
     kept_shared: int
     files: int
+    in_use: int = 0
 
 
 class Inventory:
@@ -160,18 +167,22 @@ class Inventory:
         found = [kept for kept in self.repos() if kept.repo == repo]
         if not found:
             raise NotFound(f"Nothing of {repo} is kept.")
-        freed = shared = 0
+        freed = shared = in_use = 0
         for blob, file in _blobs_of(found).items():
             if file.shared_with:
                 shared += file.size
                 if not dry_run:
                     self._forget_in_sidecar(blob, repo)
+            elif dry_run:
+                freed += file.size
             else:
-                freed += file.size if dry_run else self._service.budget.forget(blob)
+                deleted = self._service.budget.forget(blob)
+                freed += deleted.freed
+                in_use += deleted.in_use
         if not dry_run:
             for kept in found:
                 self._service.claims.forget(kept.origin_id, repo)
-        return Deletion(freed, shared, sum(len(kept.files) for kept in found))
+        return Deletion(freed, shared, sum(len(kept.files) for kept in found), in_use)
 
     def _forget_in_sidecar(self, blob: BlobId, repo: RepoRef) -> None:
         """Else a deleted repo would be back after the tables were lost."""
@@ -180,7 +191,7 @@ class Inventory:
         if sidecar is not None:
             sidecar.claims = [one for one in sidecar.claims if one[1:3] != [repo.type, repo.id]]
             with contextlib.suppress(OSError):
-                store.write_sidecar(blob, sidecar, durable=False)
+                store.write_sidecar(blob, sidecar)
 
     def rebuild(self) -> None:
         """Restore claims from the sidecars of kept blobs."""

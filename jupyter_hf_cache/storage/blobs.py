@@ -1,22 +1,23 @@
 """Blobs on the local disk: kept, partial and quarantined.
 
-Responsible for: where a blob's bytes lie, opening them for reading, receiving them block by block,
-making a verified partial visible in one step, and the sidecar beside each kept blob.
-Not responsible for: fetching (`upstream.fill`), how much may be kept (`budget`), or who may read.
+Responsible for: where a blob's bytes lie, opening them for reading, the lease on receiving them,
+deleting them, and the sidecar beside each kept blob.
+Not responsible for: receiving (`partial`, `small`) and fetching (`upstream.fill`), how much may be
+kept (`budget`), or who may read.
 
     blobs/sha256/ab/<digest>                 complete, verified, 0440; <digest>.json beside it
     blobs/git-sha1/<origin>/ab/<digest>      SHA-1 is not collision-free: one space per origin
     partial/<name>{,.map,.lock}              a sparse file, its block map, its fill's lease
+    partial/<name>.own                       a copy of the user's own file, until it is verified
     quarantine/<name>-<time>{,.json}         what failed verification, with the reason
 
-Order at a commit: contents fsynced, sidecar written, file renamed, directory fsynced. A crash
-between any two leaves either a partial (resumed later) or a kept blob whose sidecar is there.
+Readers hold a shared lock on a blob; eviction needs the exclusive one, an explicit deletion does
+not: its bytes go with their last reader. What is written when, and synced: `partial` and `small`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import time
@@ -27,10 +28,13 @@ from pathlib import Path
 import filelock
 
 from jupyter_hf_cache.protocol.digests import Digest
-from jupyter_hf_cache.storage.blockmap import BlockMap, holds, stored_bytes
-from jupyter_hf_cache.storage.files import sync_directory, write_atomically
+from jupyter_hf_cache.storage.blockmap import holds, stored_bytes
+from jupyter_hf_cache.storage.files import write_atomically
 from jupyter_hf_cache.storage.interface import BlobId
+from jupyter_hf_cache.storage.partial import LocalPartial
 from jupyter_hf_cache.storage.sidecar import Sidecar
+from jupyter_hf_cache.storage.small import SMALL, SmallPartial, is_intact
+from jupyter_hf_cache.storage.staged import SUFFIX as STAGED
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +42,8 @@ _HEX_DIGITS = {"sha256": 64, "git-sha1": 40}
 _HEX = frozenset("0123456789abcdef")
 _UNFINISHED_SECONDS = 3600.0
 _SOUND_IN_MEMORY = 100_000
-_BESIDE = (".lock", ".map", ".json")
+_BESIDE_CONTENTS = (".map", ".json", STAGED)
+_BESIDE = (".lock", *_BESIDE_CONTENTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +51,28 @@ class Leftover:
     """A file that is no kept blob: partial or quarantined.
 
     Args:
-        size: bytes on disk.
+        blob: what a partial is of; None for a quarantined file.
+        size: bytes on disk, with what lies beside it.
         used: Unix time in seconds of the last write.
     """
 
     path: Path
+    blob: BlobId | None
     size: int
     used: float
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """What a deletion frees. Sizes are bytes.
+
+    Args:
+        freed: at once.
+        in_use: when the last of those who read it now has ended.
+    """
+
+    freed: int
+    in_use: int = 0
 
 
 class LocalBlobReader:
@@ -75,114 +95,6 @@ class LocalBlobReader:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
-
-
-class LocalPartial:
-    """A blob being received: a partial file, its block map and its lease.
-
-    All methods may be called from any thread.
-
-    Args:
-        owner: id of the origin whose bytes they are. Bytes of another one are thrown away: who only
-            names a digest must not be handed what another origin delivered.
-        lease: held; given up with `close` or `release`.
-    """
-
-    def __init__(
-        self,
-        store: LocalBlobStore,
-        blob: BlobId,
-        size: int,
-        owner: str,
-        lease: filelock.BaseFileLock,
-    ) -> None:
-        self.blob = blob
-        self.size = size
-        self._store = store
-        self._lease = lease
-        self._path = store.partial_dir / blob.name
-        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
-        self._fd = os.open(self._path, flags, 0o600)
-        try:
-            if os.fstat(self._fd).st_size != size:
-                self._map_path.unlink(missing_ok=True)
-            self._map = BlockMap(self._map_path, size, owner)
-            if not self._map.continued:
-                os.ftruncate(self._fd, 0)
-                os.ftruncate(self._fd, size)
-        except OSError:
-            os.close(self._fd)
-            raise
-
-    @property
-    def _map_path(self) -> Path:
-        return self._path.with_name(self._path.name + ".map")
-
-    @property
-    def trusted(self) -> bool:
-        """Whether bytes found on opening were certainly written."""
-        return self._map.trusted
-
-    def write(self, offset: int, data: bytes) -> None:
-        """Store bytes, then mark them; the order is what makes the map believable."""
-        view = memoryview(data)
-        written = 0
-        while written < len(view):
-            written += os.pwrite(self._fd, view[written:], offset + written)
-        self._map.add(offset, offset + len(data))
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Return bytes that were written."""
-        return os.pread(self._fd, length, offset)
-
-    def fileno(self) -> int:
-        """Return the descriptor; it belongs to the partial."""
-        return self._fd
-
-    def available(self, offset: int) -> int:
-        """Return the end of the contiguous bytes present from `offset`."""
-        return self._map.available(offset)
-
-    def missing(self, start: int, end: int) -> list[tuple[int, int]]:
-        """Return the gaps in [start, end)."""
-        return self._map.missing(start, end)
-
-    @property
-    def present(self) -> int:
-        """Bytes present."""
-        return self._map.present
-
-    def commit(self, sidecar: Sidecar) -> None:
-        """Make the verified bytes the kept blob, durably. The descriptor stays readable."""
-        target = self._store.blob_dir / self.blob.path
-        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        os.fsync(self._fd)
-        self._store.write_sidecar(self.blob, sidecar)
-        self._path.chmod(0o440)
-        self._path.replace(target)
-        sync_directory(target.parent)
-        self._map_path.unlink(missing_ok=True)
-
-    def quarantine(self, reason: str) -> Path:
-        """Move the bytes to `quarantine/` with a note of the reason."""
-        target = self._store.quarantine_dir / f"{self.blob.name}-{time.time_ns()}"
-        self._path.replace(target)
-        self._map_path.unlink(missing_ok=True)
-        note = {"blob": self.blob.name, "reason": reason, "time": time.time()}
-        target.with_name(target.name + ".json").write_text(json.dumps(note))
-        return target
-
-    def close(self) -> None:
-        """Close the files and give up the lease."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            self._map.close()
-            os.close(fd)
-        self.release()
-
-    def release(self) -> None:
-        """Give up the lease while readers still use the descriptor."""
-        self._lease.release(force=True)
 
 
 class LocalBlobStore:
@@ -212,6 +124,7 @@ class LocalBlobStore:
         """Open a kept blob under a shared lock, or return None.
 
         A file whose length is not that of its sidecar was damaged behind our back: it is removed.
+        So is a small one that this process did not write and that does not match its name.
         """
         path = self.blob_dir / blob.path
         try:
@@ -219,28 +132,35 @@ class LocalBlobStore:
         except OSError:
             return None
         info = os.fstat(fd)
-        if not self._is_sound(blob, info):
+        if not self._is_sound(fd, blob, info):
             os.close(fd)
-            logger.warning("kept blob %s has lost its sidecar or its length; removing it", blob)
+            logger.warning("kept blob %s is damaged or has lost its sidecar; removing it", blob)
             self.delete(blob)
             return None
         _lock(fd, shared=True)
         return LocalBlobReader(fd, info.st_size)
 
-    def _is_sound(self, blob: BlobId, info: os.stat_result) -> bool:
-        """Compare a blob's length with its sidecar's, once for each state of the file."""
-        state = (info.st_ino, info.st_size, info.st_mtime_ns)
-        if self._sound.get(blob) == state:
+    def _is_sound(self, fd: int, blob: BlobId, info: os.stat_result) -> bool:
+        """Compare a blob with its sidecar, and a small one with its name, once for each state of
+        the file."""
+        if self._sound.get(blob) == _state(info):
             return True
         sidecar = self.sidecar(blob)
         if sidecar is None or sidecar.size != info.st_size:
             return False
-        if len(self._sound) >= _SOUND_IN_MEMORY:
-            self._sound.clear()
-        self._sound[blob] = state
+        if info.st_size <= SMALL and not is_intact(fd, blob, info.st_size):
+            return False
+        self._note_sound(blob, info)
         return True
 
-    def partial(self, blob: BlobId, size: int, owner: str = "") -> LocalPartial | None:
+    def _note_sound(self, blob: BlobId, info: os.stat_result) -> None:
+        if len(self._sound) >= _SOUND_IN_MEMORY:
+            self._sound.clear()
+        self._sound[blob] = _state(info)
+
+    def partial(
+        self, blob: BlobId, size: int, owner: str = ""
+    ) -> LocalPartial | SmallPartial | None:
         """Take the lease on filling `blob` with bytes of the origin `owner`.
 
         Returns:
@@ -257,7 +177,10 @@ class LocalBlobStore:
         try:
             # Whoever held the lease until now may have kept the blob.
             if self.size_of(blob) is None:
-                return LocalPartial(self, blob, size, owner, lease)
+                if size > SMALL:
+                    return LocalPartial(self, blob, size, owner, lease)
+                self._unlink(self.partial_dir / blob.name)
+                return SmallPartial(self, blob, size, lease)
         except OSError:
             lease.release(force=True)
             raise
@@ -277,30 +200,54 @@ class LocalBlobStore:
         except (OSError, ValueError):
             return None
 
-    def write_sidecar(self, blob: BlobId, sidecar: Sidecar, *, durable: bool = True) -> None:
-        """Replace the sidecar in one step; a lost claim costs one question, so that may be lazy."""
+    def keep_small(self, blob: BlobId, data: bytes, sidecar: Sidecar) -> None:
+        """Write a small blob whose bytes were verified, and its sidecar before it.
+
+        Raises:
+            OSError: the disk refuses; the blob is not visible.
+        """
+        path = self.blob_dir / blob.path
+        self.write_sidecar(blob, sidecar)
+        info = write_atomically(path, data, 0o440, durable=False)
+        self._note_sound(blob, info)
+
+    def write_sidecar(self, blob: BlobId, sidecar: Sidecar) -> None:
+        """Replace the sidecar in one step. A large blob's is synced: without it the blob would be
+        fetched again.
+
+        Raises:
+            OSError: the disk refuses.
+        """
         path = self._sidecar_path(blob)
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_atomically(path, sidecar.as_json(), durable=durable)
+        write_atomically(path, sidecar.as_json(), durable=sidecar.size > SMALL)
 
     def _sidecar_path(self, blob: BlobId) -> Path:
         path = self.blob_dir / blob.path
         return path.with_name(path.name + ".json")
 
-    def delete(self, blob: BlobId) -> int:
-        """Delete a kept blob that nobody reads; returns the bytes freed, 0 if it is being read."""
+    def delete(self, blob: BlobId) -> Deleted:
+        """Delete a kept blob. Who reads it goes on, and holds its room until then."""
+        return self._remove(blob, while_read=True)
+
+    def evict(self, blob: BlobId) -> bool:
+        """Delete a kept blob unless somebody reads it; returns whether it is gone."""
+        return self._remove(blob, while_read=False).freed > 0 or self.size_of(blob) is None
+
+    def _remove(self, blob: BlobId, *, while_read: bool) -> Deleted:
         path = self.blob_dir / blob.path
         try:
             fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         except OSError:
-            return 0
+            return Deleted(0)
         try:
-            if not _lock(fd, shared=False):
-                return 0
+            unread = _lock(fd, shared=False)
+            if not unread and not while_read:
+                return Deleted(0)
             size = os.fstat(fd).st_size
             path.unlink(missing_ok=True)
             self._sidecar_path(blob).unlink(missing_ok=True)
-            return size
+            return Deleted(size) if unread else Deleted(0, in_use=size)
         finally:
             os.close(fd)
 
@@ -323,18 +270,29 @@ class LocalBlobStore:
 
     def leftovers(self) -> list[Leftover]:
         """Return what partial and quarantined files there are, running fills' among them."""
-        found = []
-        for path in [*self.partial_dir.iterdir(), *self.quarantine_dir.iterdir()]:
-            if path.suffix not in _BESIDE:
-                with contextlib.suppress(OSError):
-                    info = path.stat()
-                    found.append(Leftover(path, _on_disk(info), info.st_mtime))
-        return found
+        paths = [*self.partial_dir.iterdir(), *self.quarantine_dir.iterdir()]
+        return [found for path in paths if (found := self.leftover_at(path)) is not None]
+
+    def leftover_at(self, path: Path) -> Leftover | None:
+        """Return the partial or quarantined file of this name, if it is one."""
+        quarantined = path.parent == self.quarantine_dir
+        blob = None if quarantined else _blob_named(path.name)
+        if path.suffix in _BESIDE or (blob is None and not quarantined):
+            return None
+        try:
+            used = path.stat().st_mtime
+        except OSError:
+            return None
+        return Leftover(path, blob, _room(path), used)
 
     def present_of(self, blob: BlobId) -> int:
         """Return how many bytes of `blob` an idle partial holds, about."""
         path = self.partial_dir / blob.name
         return stored_bytes(path.with_name(path.name + ".map")) if path.exists() else 0
+
+    def room_of_partial(self, blob: BlobId) -> int:
+        """Return how many bytes the partial of `blob` takes on disk, with what lies beside it."""
+        return _room(self.partial_dir / blob.name)
 
     def holds(self, blob: BlobId, size: int, owner: str, start: int, end: int) -> bool:
         """Return whether [start, end) can be read now without fetching anything."""
@@ -347,35 +305,61 @@ class LocalBlobStore:
         """Remove what killed processes leave behind and nothing ever looks at again."""
         for path in self.partial_dir.glob("*.map"):
             if not path.with_suffix("").exists():
-                self.drop(Leftover(path.with_suffix(""), 0, 0.0))
+                self.drop(path.with_suffix(""))
+        for path in self.partial_dir.glob(f"*{STAGED}"):
+            with contextlib.suppress(filelock.Timeout), self._lease(path.stem):
+                path.unlink(missing_ok=True)
         unfinished = time.time() - _UNFINISHED_SECONDS
         for path in self.blob_dir.rglob(".*"):
             with contextlib.suppress(OSError):
                 if path.stat().st_mtime < unfinished:
                     path.unlink()
 
-    def drop(self, leftover: Leftover) -> int:
-        """Delete a quarantined file, or a partial that no fill works on; returns bytes freed."""
-        if leftover.path.parent == self.quarantine_dir:
-            return self._unlink(leftover)
+    def drop(self, path: Path) -> bool:
+        """Delete a quarantined file, or a partial that no fill works on; returns whether it is
+        gone."""
+        if path.parent == self.quarantine_dir:
+            self._unlink(path)
+            return True
         try:
-            with self._lease(leftover.path.name):
-                return self._unlink(leftover)
+            with self._lease(path.name):
+                self._unlink(path)
         except filelock.Timeout:
-            return 0
+            return False
+        return True
 
-    def _unlink(self, leftover: Leftover) -> int:
-        path, size = leftover.path, 0
-        with contextlib.suppress(OSError):
-            size = _on_disk(path.stat())
-        for suffix in ("", ".map", ".json"):
+    def _unlink(self, path: Path) -> None:
+        for suffix in ("", *_BESIDE_CONTENTS):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
-        return size
 
 
-def _on_disk(info: os.stat_result) -> int:
-    """Bytes a sparse file takes; its whole length where the system does not say."""
-    return int(info.st_blocks) * 512 if hasattr(info, "st_blocks") else info.st_size
+def _blob_named(name: str) -> BlobId | None:
+    """Return the blob whose `name` this is."""
+    for algorithm, digits in _HEX_DIGITS.items():
+        origin_id, _, hexdigest = name.removeprefix(algorithm + "-").rpartition("-")
+        if (
+            name.startswith(algorithm + "-")
+            and len(hexdigest) == digits
+            and _HEX.issuperset(hexdigest)
+            and bool(origin_id) == (algorithm != "sha256")
+        ):
+            return BlobId(Digest(algorithm, hexdigest), origin_id)
+    return None
+
+
+def _state(info: os.stat_result) -> tuple[int, int, int]:
+    return info.st_ino, info.st_size, info.st_mtime_ns
+
+
+def _room(path: Path) -> int:
+    """Bytes that a sparse file takes, with what lies beside it; whole lengths where the system does
+    not say."""
+    room = 0
+    for suffix in ("", *_BESIDE_CONTENTS):
+        with contextlib.suppress(OSError):
+            info = path.with_name(path.name + suffix).stat()
+            room += info.st_blocks * 512 if hasattr(info, "st_blocks") else info.st_size
+    return room
 
 
 def _lock(fd: int, *, shared: bool) -> bool:

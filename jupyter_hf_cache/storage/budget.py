@@ -1,36 +1,49 @@
 """The budget: how much may be kept, and what goes first.
 
 Responsible for: reserving room before bytes arrive, last-use times, pins, and evicting the least
-recently used unpinned blobs.
-Not responsible for: deleting repos on request (`service.inventory`), or what a fill does when it
-gets no room (it streams through unkept).
+recently used unpinned blobs, partials and quarantined files.
+Not responsible for: the rows that all processes share (`ledger`), deleting repos on request
+(`service.inventory`), or what a fill does when it gets no room (it streams through unkept).
 
-Last-use times are collected in memory and written in batches: a hit must not cost a write.
+What holds at every instant, in all processes on a directory together: the files that count and the
+reservations for what is still to come take no more than `limit`, and what is still to come fits on
+the disk beside `min_free`. A file counts in whole blocks, with what lies beside it; directories,
+empty lock files and the state tables do not count.
+
+Reserving is one transaction of the ledger; a hit costs none. Last-use times are collected in memory
+and written in batches, so a killed process loses those of its last minute.
 """
 
 from __future__ import annotations
 
-import functools
+import itertools
 import logging
 import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from jupyter_hf_cache.errors import OutOfSpace, StorageError
 from jupyter_hf_cache.protocol.digests import Digest
-from jupyter_hf_cache.storage.blobs import Leftover, LocalBlobStore
+from jupyter_hf_cache.storage.blobs import Deleted, Leftover, LocalBlobStore
+from jupyter_hf_cache.storage.blockmap import BLOCK_SIZE
 from jupyter_hf_cache.storage.interface import BlobId
-from jupyter_hf_cache.storage.state import StateTable, key_of
+from jupyter_hf_cache.storage.ledger import Entry, Ledger
+from jupyter_hf_cache.storage.state import key_of
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_LIMIT = 200 * 10**9
 DEFAULT_MIN_FREE = 10 * 10**9
-_FLUSH_SECONDS = 30.0
-_RECOUNT_SECONDS = 10.0
+_FLUSH_SECONDS = 60.0
+_DISK_BLOCK = 4096
+_VICTIMS = 100
+# A disk may give room back only some time after a deletion: it is asked again a few times, instead
+# of evicting until it has.
+_ROUNDS = 4
 
 
 def default_limit(directory: Path) -> int:
@@ -38,42 +51,49 @@ def default_limit(directory: Path) -> int:
     return min(shutil.disk_usage(directory).total // 5, DEFAULT_LIMIT)
 
 
+def room_of_blob(size: int) -> int:
+    """Return the bytes that a kept blob of `size` bytes takes on disk, with its sidecar."""
+    return _blocks(size) + _DISK_BLOCK
+
+
+def room_of_partial(size: int, whole: int) -> int:
+    """Return the bytes that a partial takes while it holds `size` of `whole` bytes: with its block
+    map, the sidecar it is given at its end, and one block in which the disk notes where it lies."""
+    return _blocks(size) + _blocks(64 + whole // BLOCK_SIZE + 1) + 2 * _DISK_BLOCK
+
+
+def _blocks(size: int) -> int:
+    return size + -size % _DISK_BLOCK
+
+
 class Reservation:
     """Room for the bytes of one blob, until `release`. Releasing twice does nothing.
 
     Args:
-        present: bytes of it that are on disk already.
+        whole: size of the whole blob in bytes.
+        size: bytes of it for which there is room; 0 while another one has room for the same blob.
     """
 
-    def __init__(self, budget: Budget, name: str, size: int, present: int) -> None:
+    def __init__(self, budget: Budget, blob: BlobId, whole: int, size: int) -> None:
         self._budget: Budget | None = budget
-        self.name = name
+        self.blob = blob
+        self.whole = whole
         self.size = size
-        self._present: Callable[[], int] = lambda: present
-
-    @property
-    def outstanding(self) -> int:
-        """Bytes that are still to be written."""
-        return max(0, self.size - self._present())
-
-    def follow(self, present: Callable[[], int]) -> None:
-        """Ask `present` how many bytes are written: those are not counted twice."""
-        self._present = present
 
     def release(self, *, kept: bool) -> None:
-        """Give the room back: the bytes are kept and counted as such, or (not `kept`) some lie
-        about."""
+        """Give the room back: the blob is kept and counted as such, or (not `kept`) what lies
+        about of it counts."""
         budget, self._budget = self._budget, None
         if budget is not None:
-            budget._release(self, recount=not kept)
+            budget._release(self, kept=kept)
 
 
 class Budget:
-    """Keeps what is kept below a limit. Thread-safe; methods block on disk.
+    """Keeps what is kept below a limit. Thread-safe; methods block on disk, but for `note_used`.
 
     Args:
         store: where the blobs are.
-        table: last-use times and sizes, under keys `blob/…`.
+        ledger: what takes room there.
         limit: bytes that blobs, partials and quarantine may take together.
         min_free: bytes that must stay free on the disk.
         clock: Unix time in seconds.
@@ -82,7 +102,7 @@ class Budget:
     def __init__(
         self,
         store: LocalBlobStore,
-        table: StateTable,
+        ledger: Ledger,
         *,
         limit: int,
         min_free: int,
@@ -91,127 +111,181 @@ class Budget:
         self.limit = limit
         self.min_free = min_free
         self._store = store
-        self._table = table
+        self._ledger = ledger
         self._clock = clock
         self._lock = threading.RLock()
-        self._reservations: set[Reservation] = set()
-        self._kept: int | None = None
-        self._counted = 0.0
+        self._reserved: dict[str, Reservation] = {}
+        self._used_lock = threading.Lock()
         self._used: dict[str, float] = {}
-        self._flushed = clock()
+        self._flushing: threading.Timer | None = None
+        self._closed = False
+
+    # -- how much there is
 
     def used(self) -> int:
-        """Return the bytes kept and reserved. Counted anew at most every ten seconds: another
-        process may share the directory."""
-        with self._lock:
-            now = self._clock()
-            if self._kept is None or now - self._counted > _RECOUNT_SECONDS:
-                kept = sum(int(row["size"]) for _, row in self._table.items("blob/"))
-                self._kept = kept + sum(leftover.size for leftover in self._leftovers())
-                self._counted = now
-            return self._kept + sum(reservation.size for reservation in self._reservations)
-
-    def _leftovers(self) -> list[Leftover]:
-        """Partial and quarantined files whose room is not reserved."""
-        reserved = {reservation.name for reservation in self._reservations}
-        return [one for one in self._store.leftovers() if one.path.name not in reserved]
+        """Return the bytes kept, lying about and reserved."""
+        return self._ledger.totals()[0]
 
     def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield (key, {"size", "used", "pinned"}) of every kept blob."""
-        yield from self._table.items("blob/")
+        for entry in self._ledger.entries("blob/"):
+            yield entry.key, {"size": entry.size, "used": entry.used, "pinned": entry.pinned}
 
     def free_on_disk(self) -> int:
         """Return the bytes that may still be written without touching `min_free`."""
-        with self._lock:
-            promised = sum(reservation.outstanding for reservation in self._reservations)
+        # What is promised first: bytes that arrive between the two looks count twice, not never.
+        promised = sum(self._outstanding(entry) for entry in self._ledger.owned())
         return shutil.disk_usage(self._store.root).free - self.min_free - promised
 
-    def reserve(self, blob: BlobId, size: int) -> Reservation:
+    def _outstanding(self, entry: Entry) -> int:
+        """Return the bytes that a reservation has still to write."""
+        blob = blob_of(entry.key)
+        if self._store.size_of(blob) is not None:
+            return 0
+        return max(0, entry.room - self._store.room_of_partial(blob))
+
+    # -- reserving
+
+    def reserve(self, blob: BlobId, size: int, *, whole: int | None = None) -> Reservation:
         """Make room for a blob, or for `size` bytes of it, evicting what was not used for longest.
 
-        What an idle partial holds of it counts as part of `size`.
+        What an idle partial holds of it counts as part of `size`. While somebody else has room for
+        the same blob nothing is reserved: the lease on the partial shows them. Should the lease be
+        free all the same, `grow` takes the room over.
+
+        Args:
+            whole: size of the whole blob in bytes, where that is more.
 
         Raises:
             OutOfSpace: not even eviction makes enough room.
+            StorageError: the ledger cannot be written.
         """
+        reservation = Reservation(self, blob, whole if whole is not None else size, 0)
         with self._lock:
-            present = self._store.present_of(blob)
-            reservation = Reservation(self, blob.name, max(size, present), present)
-            self._reservations.add(reservation)
-            if present:
-                self._kept = None
-            try:
-                self._make_room(size)
-            except OutOfSpace:
-                reservation.release(kept=False)
-                raise
+            known = self._ledger.get(partial_key(blob))
+            if known is not None and known.owner and self._ledger.lives(known.owner):
+                return reservation
+            self._take(reservation, max(size, self._store.present_of(blob)))
             return reservation
 
     def grow(self, reservation: Reservation, size: int) -> None:
-        """Let a reservation be of `size` bytes, if it is smaller.
+        """Let a reservation be of `size` bytes, if it is smaller. The lease on the partial is held.
 
         Raises:
             OutOfSpace: not even eviction makes enough room; it stays as it was.
+            StorageError: the ledger cannot be written.
         """
         with self._lock:
-            before = reservation.size
-            if size <= before:
+            if size > reservation.size or partial_key(reservation.blob) not in self._reserved:
+                self._take(reservation, max(size, reservation.size))
+
+    def _take(self, reservation: Reservation, size: int) -> None:
+        key = partial_key(reservation.blob)
+        on_disk = self._store.room_of_partial(reservation.blob)
+        wanted = Entry(
+            key,
+            size,
+            max(room_of_partial(size, reservation.whole), on_disk),
+            self._clock(),
+            owner=self._ledger.token,
+        )
+        for _ in range(_ROUNDS):
+            lacking = self._put_if_it_fits(wanted)
+            if lacking <= 0:
+                reservation.size = size
+                self._reserved[key] = reservation
                 return
-            reservation.size = size
-            try:
-                self._make_room(size - before)
-            except OutOfSpace:
-                reservation.size = before
-                raise
+            if not self._evict(lacking, but=key):
+                break
+        raise OutOfSpace(
+            f"There is no room for {size:,} bytes in the cache: the budget is "
+            f"{self.limit:,} bytes and {self.min_free:,} bytes stay free on the disk.",
+            advice="Raise cache_size_limit, lower min_free_space, or delete cached repos.",
+        )
 
-    def _make_room(self, size: int) -> None:
-        lacking = self._lacking()
-        if lacking > 0:
-            self._evict(lacking)
-            lacking = self._lacking()
-        if lacking > 0:
-            raise OutOfSpace(
-                f"There is no room for {size:,} bytes in the cache: the budget is "
-                f"{self.limit:,} bytes and {self.min_free:,} bytes stay free on the disk.",
-                advice="Raise cache_size_limit, lower min_free_space, or delete cached repos.",
-            )
+    def _put_if_it_fits(self, wanted: Entry) -> int:
+        """Enter a reservation; if that is too much, return how many bytes are lacking."""
+        with self._ledger.transaction():
+            before = self._ledger.get(wanted.key)
+            _, room = self._ledger.totals()
+            over = room + wanted.room - (before.room if before is not None else 0) - self.limit
+            # Nothing is written before it is clear that it fits: on a full disk that would fail.
+            more = self._outstanding(wanted)
+            if before is not None and before.owner:
+                more -= self._outstanding(before)
+            lacking = max(over, more - self.free_on_disk())
+            if lacking <= 0:
+                self._ledger.put(wanted)
+            return lacking
 
-    def _lacking(self) -> int:
-        return max(self.used() - self.limit, -self.free_on_disk())
-
-    def _release(self, reservation: Reservation, *, recount: bool) -> None:
+    def _release(self, reservation: Reservation, *, kept: bool) -> None:
+        key = partial_key(reservation.blob)
         with self._lock:
-            self._reservations.discard(reservation)
-            if recount:
-                self._kept = None
+            if self._reserved.get(key) is not reservation:
+                return
+            del self._reserved[key]
+            if kept:
+                return
+            try:
+                with self._ledger.transaction():
+                    entry = self._ledger.get(key)
+                    if entry is not None and entry.owner == self._ledger.token:
+                        self._give_up(entry)
+            except StorageError as error:
+                # It counts in full until room is lacking; then this is done again.
+                logger.warning("the room of %s is not given back: %s", key, error.message)
+
+    def _give_up(self, entry: Entry) -> None:
+        """Let a partial that nobody works on any more count as what it takes."""
+        blob = blob_of(entry.key)
+        if self._store.size_of(blob) is None and (room := self._store.room_of_partial(blob)):
+            present = self._store.present_of(blob)
+            self._ledger.put(replace(entry, size=present, room=room, owner=""))
+        else:
+            self._ledger.remove(entry.key)
+
+    # -- what is kept
 
     def note_kept(self, blob: BlobId, size: int) -> None:
-        """Record a newly kept blob."""
-        self._table.update(
-            blob_key(blob),
-            lambda row: {
-                "size": size,
-                "used": self._clock(),
-                "pinned": (row or {}).get("pinned", False),
-            },
-        )
-        with self._lock:
-            if self._kept is not None:
-                self._kept += size
+        """Record a newly kept blob, in place of its reservation.
+
+        Raises:
+            StorageError: the ledger cannot be written; the reservation goes on to count for it.
+        """
+        key = blob_key(blob)
+        with self._ledger.transaction():
+            known = self._ledger.get(key)
+            pinned = known is not None and known.pinned
+            self._ledger.put(Entry(key, size, room_of_blob(size), self._clock(), pinned))
+            self._ledger.remove(partial_key(blob))
+
+    def note_quarantined(self, blob: BlobId, where: Path) -> None:
+        """Record that the bytes of a partial lie in quarantine now.
+
+        Raises:
+            StorageError: the ledger cannot be written; they are recorded at the next start.
+        """
+        found = self._store.leftover_at(where)
+        with self._ledger.transaction():
+            self._ledger.remove(partial_key(blob))
+            if found is not None:
+                self._ledger.put(_entry_of(found))
 
     def note_used(self, blob: BlobId) -> None:
-        """Record a hit, in memory; written with the next batch. A disk that refuses is no reason
-        to refuse what is kept on it."""
-        with self._lock:
+        """Record a hit, in memory; written with the next batch, from a thread of its own. Never
+        blocks."""
+        with self._used_lock:
             self._used[blob_key(blob)] = self._clock()
-            due = self._clock() - self._flushed > _FLUSH_SECONDS
-        if due:
-            self._try_flush()
+            if self._flushing is None and not self._closed:
+                self._flushing = threading.Timer(_FLUSH_SECONDS, self._try_flush)
+                self._flushing.daemon = True
+                self._flushing.start()
 
     def _try_flush(self) -> None:
         try:
             self.flush()
         except StorageError as error:
+            # A disk that refuses is no reason to refuse what is kept on it.
             logger.warning("last-use times are not written: %s", error.message)
 
     def flush(self) -> None:
@@ -220,82 +294,151 @@ class Budget:
         Raises:
             StorageError: the disk refuses; they are kept for the next time.
         """
-        with self._lock:
+        with self._used_lock:
             used, self._used = self._used, {}
-            self._flushed = self._clock()
+            timer, self._flushing = self._flushing, None
+        if timer is not None:
+            timer.cancel()
         if not used:
             return
         try:
-            with self._table.transact():
-                for key, when in used.items():
-                    row = self._table.get(key)
-                    if row is not None:
-                        self._table.set(key, {**row, "used": max(when, row["used"])})
+            self._ledger.touch(used)
         except StorageError:
-            with self._lock:
+            with self._used_lock:
                 self._used = {**used, **self._used}
             raise
 
-    def forget(self, blob: BlobId) -> int:
-        """Delete a kept blob and its record; returns the bytes freed (0 while it is being read)."""
-        freed = self._store.delete(blob)
-        try:
-            if freed or self._store.size_of(blob) is None:
-                self._table.delete(blob_key(blob))
-        except StorageError as error:
-            # On a full disk the file has to go first; its record goes at the next start.
-            logger.warning("the record of %s stays: %s", blob, error.message)
-        with self._lock:
-            self._kept = None
+    def pin(self, blob: BlobId, *, pinned: bool = True) -> bool:
+        """Protect a kept blob from eviction, or no longer; False when it is not kept."""
+        return self._ledger.pin(blob_key(blob), pinned=pinned)
+
+    def forget(self, blob: BlobId) -> Deleted:
+        """Delete a kept blob and its record, also while it is being read."""
+        deleted = self._store.delete(blob)
+        self._strike(blob_key(blob))
+        return deleted
+
+    def close(self) -> None:
+        """Write last-use times, if that is possible, and begin no more batches."""
+        with self._used_lock:
+            self._closed = True
+        self._try_flush()
+
+    # -- eviction
+
+    def _evict(self, wanted: int, *, but: str = "") -> int:
+        """Free `wanted` bytes if possible, least recently used first; returns what was freed."""
+        self._try_flush()
+        freed = self._reclaim()
+        after: Entry | None = None
+        while freed < wanted and (victims := self._ledger.oldest(after, _VICTIMS)):
+            for victim in victims:
+                if freed < wanted and victim.key != but:
+                    freed += self._drop(victim)
+            after = victims[-1]
         return freed
 
-    def _evict(self, wanted: int) -> None:
-        """Free at least `wanted` bytes if possible, least recently used first."""
-        self._try_flush()
-        freed = 0
-        for _, name, drop in sorted(self._evictable(), key=lambda one: one[:2]):
-            if freed >= wanted:
-                break
-            gone = drop()
-            if gone:
-                logger.info("evicted %s (%d bytes)", name, gone)
-            freed += gone
-        self._kept = None
+    def _drop(self, entry: Entry) -> int:
+        """Delete what an entry stands for, if nobody uses it; returns the room it took."""
+        if entry.key.startswith("blob/"):
+            gone = self._store.evict(blob_of(entry.key))
+        else:
+            gone = self._store.drop(self._path_of(entry.key))
+        if not gone:
+            return 0
+        logger.info("evicted %s (%d bytes)", entry.key, entry.size)
+        self._strike(entry.key)
+        return entry.room
 
-    def _evictable(self) -> Iterator[tuple[float, str, Callable[[], int]]]:
-        """Yield (last use, name, what deletes it) of unpinned blobs and of leftovers."""
-        for leftover in self._leftovers():
-            yield leftover.used, leftover.path.name, functools.partial(self._store.drop, leftover)
-        for key, row in self._table.items("blob/"):
-            if not row["pinned"]:
-                blob = blob_of(key)
-                yield row["used"], blob.name, functools.partial(self.forget, blob)
+    def _strike(self, key: str) -> None:
+        """Remove the record of what is gone, unless it came back."""
+        try:
+            with self._ledger.transaction():
+                entry = self._ledger.get(key)
+                if entry is not None and not entry.owner and not self._is_there(key):
+                    self._ledger.remove(key)
+        except StorageError as error:
+            # On a full disk the file has to go first; its record goes at the next start.
+            logger.warning("the record of %s stays: %s", key, error.message)
 
-    def reconcile(self) -> None:
-        """Make the records agree with the disk: after a crash, or when the tables were lost."""
+    def _is_there(self, key: str) -> bool:
+        if key.startswith("blob/"):
+            return self._store.size_of(blob_of(key)) is not None
+        return self._path_of(key).exists()
+
+    def _path_of(self, key: str) -> Path:
+        if key.startswith("partial/"):
+            return self._store.partial_dir / blob_of(key).name
+        return self._store.quarantine_dir / key.removeprefix("quarantine/")
+
+    def _reclaim(self) -> int:
+        """Give back what dead processes had reserved; returns how much that was."""
+        with self._ledger.transaction():
+            _, before = self._ledger.totals()
+            for entry in self._ledger.owned():
+                mine = entry.owner == self._ledger.token
+                if entry.key not in self._reserved if mine else not self._ledger.lives(entry.owner):
+                    self._give_up(entry)
+            return before - self._ledger.totals()[1]
+
+    # -- agreeing with the disk
+
+    def reconcile(self, stopped: Callable[[], bool] = lambda: False) -> None:
+        """Make the records agree with the disk: after a crash, or when the ledger was lost.
+        Requests, fills and other processes may be at work meanwhile.
+
+        Args:
+            stopped: whether to leave it at that; asked often.
+        """
         self._store.tidy()
-        known = {key for key, _ in self._table.items("blob/")}
-        for blob, size in self._store.blobs():
-            key = blob_key(blob)
-            if key in known:
-                known.discard(key)
-            elif self._store.sidecar(blob) is None:
-                self._store.delete(blob)
-            else:
-                self._table.set(key, {"size": size, "used": self._clock(), "pinned": False})
-        for key in known:
-            if self._store.size_of(blob_of(key)) is None:
-                self._table.delete(key)
         with self._lock:
-            self._kept = None
+            self._reclaim()
+        for entry in itertools.chain(self._kept_without_record(), self._lying_about()):
+            if stopped():
+                return
+            self._enter(entry)
+        for entry in self._ledger.entries(""):
+            if stopped():
+                return
+            if not self._is_there(entry.key):
+                self._strike(entry.key)
+
+    def _kept_without_record(self) -> Iterator[Entry]:
+        for blob, size in self._store.blobs():
+            if self._ledger.get(blob_key(blob)) is not None:
+                continue
+            sidecar = self._store.sidecar(blob)
+            if sidecar is None:
+                self._store.evict(blob)
+            else:
+                yield Entry(blob_key(blob), size, room_of_blob(size), sidecar.created)
+
+    def _lying_about(self) -> Iterator[Entry]:
+        yield from map(_entry_of, self._store.leftovers())
+
+    def _enter(self, entry: Entry) -> None:
+        with self._ledger.transaction():
+            if self._ledger.get(entry.key) is None:
+                self._ledger.put(entry)
+
+
+def _entry_of(found: Leftover) -> Entry:
+    if found.blob is not None:
+        return Entry(partial_key(found.blob), found.size, found.size, found.used)
+    return Entry(f"quarantine/{found.path.name}", found.size, found.size, found.used)
 
 
 def blob_key(blob: BlobId) -> str:
-    """Return the key of a blob's record."""
+    """Return the key of a kept blob's record."""
     return key_of("blob", blob.digest.algorithm, blob.origin_id or "-", blob.digest.hex)
 
 
+def partial_key(blob: BlobId) -> str:
+    """Return the key of the record of a blob's partial."""
+    return key_of("partial", blob.digest.algorithm, blob.origin_id or "-", blob.digest.hex)
+
+
 def blob_of(key: str) -> BlobId:
-    """Return the blob that a record's key names."""
+    """Return the blob that the key of a record names."""
     _, algorithm, origin_id, hexdigest = key.split("/")
     return BlobId(Digest(algorithm, hexdigest), "" if origin_id == "-" else origin_id)

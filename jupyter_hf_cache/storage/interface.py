@@ -80,7 +80,11 @@ class Partial(Protocol):
         ...
 
     def write(self, offset: int, data: bytes) -> None:
-        """Store bytes; raises OSError when the store refuses."""
+        """Store bytes, unless it is sealed; raises OSError when the store refuses."""
+        ...
+
+    def seal(self) -> None:
+        """Take no more bytes; writes that are under way are waited for."""
         ...
 
     def read(self, offset: int, length: int) -> bytes:
@@ -140,12 +144,8 @@ class BlobStore(Protocol):
         """Return what is known about a kept blob."""
         ...
 
-    def write_sidecar(self, blob: BlobId, sidecar: Sidecar, *, durable: bool = True) -> None:
-        """Replace the sidecar of a kept blob; `durable` also against power failure."""
-        ...
-
-    def delete(self, blob: BlobId) -> int:
-        """Delete a kept blob that nobody reads; returns the bytes freed."""
+    def write_sidecar(self, blob: BlobId, sidecar: Sidecar) -> None:
+        """Replace the sidecar of a kept blob in one step."""
         ...
 
     def blobs(self) -> Iterator[tuple[BlobId, int]]:

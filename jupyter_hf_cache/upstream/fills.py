@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from jupyter_hf_cache.errors import OutOfSpace, StorageError, UpstreamError, VerificationFailed
+from jupyter_hf_cache.errors import StorageError, UpstreamError, VerificationFailed
 from jupyter_hf_cache.storage.budget import Budget, Reservation
 from jupyter_hf_cache.storage.interface import BlobId, BlobStore
 from jupyter_hf_cache.upstream.fill import Fill, Pools
@@ -102,21 +102,20 @@ class Fills:
             part: the bytes that will be wanted of it, for which alone room is made; None: all.
 
         Returns:
-            None when the blob was kept meanwhile, or cannot be kept now (no room, or another
-            process or another origin fills it): the caller looks again, then streams it through
-            unkept.
+            None when the blob was kept meanwhile, or cannot be kept now (no room, a disk that
+            refuses, or another process or another origin fills it): the caller looks again, then
+            streams it through unkept.
 
         Raises:
             VerificationFailed: it failed twice just now.
             UpstreamError: the cache is shutting down.
-            StorageError: the disk refuses to be written.
         """
         fill = self._join_or_start(blob, size, source, range_safe=range_safe, part=part)
         if fill is None:
             return None
         try:
             self._make_room(fill, part)
-        except OutOfSpace as full:
+        except StorageError as full:
             logger.info("streaming %s through unkept: %s", blob, full.message)
             fill.leave()
             return None
@@ -185,20 +184,20 @@ class Fills:
         attempt: int = 1,
     ) -> Fill | None:
         try:
-            reservation = self._budget.reserve(blob, room)
-        except OutOfSpace as full:
+            reservation = self._budget.reserve(blob, room, whole=size)
+        except StorageError as full:
             logger.info("streaming %s through unkept: %s", blob, full.message)
             return None
         try:
             partial = self._store.partial(blob, size, source.origin_id)
         except OSError as error:
             reservation.release(kept=False)
-            raise StorageError(f"The cache cannot be written: {error.strerror}.") from error
+            logger.warning("streaming %s through unkept: %s", blob, error)
+            return None
         if partial is None:
             reservation.release(kept=False)
             logger.info("another process fills %s, or just kept it", blob)
             return None
-        reservation.follow(lambda: partial.present)
         fill = Fill(
             blob,
             partial,
@@ -217,6 +216,7 @@ class Fills:
 
     def _ended(self, fill: Fill) -> None:
         kept = fill.outcome == "kept"
+        fill.partial.seal()
         try:
             if kept:
                 self._budget.note_kept(fill.blob, fill.size)
@@ -258,6 +258,8 @@ class Fills:
         except OSError as failure:
             logger.warning("blob %s cannot be quarantined: %s", fill.blob, failure)
             where = Path()
+        else:
+            self._note(fill, self._budget.note_quarantined, fill.blob, where)
         try:
             self._taints.taint(fill.blob, sent=fill.sent, quarantined=where)
         finally:

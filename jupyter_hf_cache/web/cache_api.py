@@ -145,7 +145,12 @@ class RepoHandler(CacheHandler):
             lambda: inventory.delete(RepoRef(kind, repo_id), dry_run=dry_run)
         )
         self.json(
-            {"freed_bytes": gone.freed, "kept_shared_bytes": gone.kept_shared, "files": gone.files}
+            {
+                "freed_bytes": gone.freed,
+                "kept_shared_bytes": gone.kept_shared,
+                "in_use_bytes": gone.in_use,
+                "files": gone.files,
+            }
         )
 
 

@@ -17,12 +17,13 @@ import pytest
 
 from jupyter_hf_cache.protocol.digests import Digest
 from jupyter_hf_cache.storage import blobs, files
-from jupyter_hf_cache.storage.blobs import LocalBlobStore, LocalPartial
+from jupyter_hf_cache.storage.blobs import Deleted, LocalBlobStore
 from jupyter_hf_cache.storage.files import write_atomically
 from jupyter_hf_cache.storage.interface import BlobId
+from jupyter_hf_cache.storage.partial import LocalPartial
 from jupyter_hf_cache.storage.sidecar import Sidecar
 
-DATA = random.Random(5).randbytes(700_000)
+DATA = random.Random(5).randbytes(1_700_000)
 SHA256 = hashlib.sha256(DATA).hexdigest()
 BLOB = BlobId(Digest("sha256", SHA256))
 GIT_BLOB = BlobId(Digest("git-sha1", "ab" * 20), "origin-1")
@@ -37,7 +38,7 @@ def store(tmp_path: Path) -> LocalBlobStore:
 
 def received(store: LocalBlobStore, blob: BlobId = BLOB, owner: str = "origin-1") -> LocalPartial:
     partial = store.partial(blob, len(DATA), owner)
-    assert partial is not None
+    assert isinstance(partial, LocalPartial)
     partial.write(0, DATA)
     return partial
 
@@ -197,19 +198,37 @@ class TestReading:
 
 
 class TestDeletion:
-    def test_it_is_refused_while_somebody_reads(self, store: LocalBlobStore) -> None:
+    def test_it_happens_also_while_somebody_reads(self, store: LocalBlobStore) -> None:
         path = keep(store)
         reader = store.open(BLOB)
         assert reader is not None
-        assert store.delete(BLOB) == 0
-        assert path.exists()
-        reader.close()
-        reader.close()
-        assert store.delete(BLOB) == len(DATA)
+        assert store.delete(BLOB) == Deleted(0, in_use=len(DATA)), "freed with the last reader"
         assert not path.exists() and store.sidecar(BLOB) is None
-        assert store.delete(BLOB) == 0
+        assert store.open(BLOB) is None
+        assert reader.read(0, len(DATA)) == DATA
+        reader.close()
+        assert store.delete(BLOB) == Deleted(0)
 
-    def test_also_when_another_process_reads(self, store: LocalBlobStore) -> None:
+    def test_at_once_when_nobody_does(self, store: LocalBlobStore) -> None:
+        path = keep(store)
+        assert store.delete(BLOB) == Deleted(len(DATA))
+        assert not path.exists() and store.sidecar(BLOB) is None
+
+    def test_eviction_waits_for_readers(self, store: LocalBlobStore) -> None:
+        path = keep(store)
+        first, second = store.open(BLOB), store.open(BLOB)
+        assert first is not None and second is not None
+        assert not store.evict(BLOB)
+        first.close()
+        first.close()
+        assert not store.evict(BLOB)
+        assert path.exists() and store.sidecar(BLOB) == SIDECAR
+        second.close()
+        assert store.evict(BLOB)
+        assert not path.exists() and store.sidecar(BLOB) is None
+        assert store.evict(BLOB), "it is gone"
+
+    def test_also_for_those_of_another_process(self, store: LocalBlobStore) -> None:
         keep(store)
         code = """
             reader = store.open(BLOB)
@@ -217,11 +236,11 @@ class TestDeletion:
             sys.stdin.readline()
             """
         with another_process(store, code) as reading:
-            assert store.delete(BLOB) == 0
+            assert not store.evict(BLOB)
             assert store.size_of(BLOB) == len(DATA)
             reading.kill()
             reading.wait()
-            assert store.delete(BLOB) == len(DATA)
+            assert store.evict(BLOB)
 
     def test_who_opened_before_reads_on(self, store: LocalBlobStore) -> None:
         path = keep(store)
@@ -263,7 +282,7 @@ class TestLease:
         keep(store)
         assert store.partial(BLOB, len(DATA)) is None
         assert not (store.partial_dir / BLOB.name).exists()
-        assert store.delete(BLOB) == len(DATA)
+        assert store.evict(BLOB)
         assert store.partial(BLOB, len(DATA)) is not None, "the lease was given back"
 
     def test_its_file_stays(self, store: LocalBlobStore) -> None:
@@ -303,6 +322,16 @@ class TestPartial:
         assert again is not None and again.present == 0
         again.close()
 
+    def test_once_sealed_it_takes_no_more(self, store: LocalBlobStore) -> None:
+        partial = store.partial(BLOB, len(DATA), "origin-1")
+        assert partial is not None
+        partial.write(0, DATA[:300_000])
+        partial.seal()
+        partial.write(300_000, DATA[300_000:])
+        assert partial.available(0) == 300_000
+        assert partial.missing(0, len(DATA)) == [(300_000, len(DATA))]
+        partial.close()
+
     def test_quarantine_takes_the_bytes_and_notes_the_reason(self, store: LocalBlobStore) -> None:
         partial = received(store)
         path = partial.quarantine("it smelt")
@@ -323,10 +352,10 @@ class TestLeftovers:
         found = {one.path.name: one for one in store.leftovers()}
         assert set(found) == {BLOB.name, GIT_BLOB.name}
         assert found[BLOB.name].size >= len(DATA)
-        assert store.drop(found[GIT_BLOB.name]) == 0
-        assert store.drop(found[BLOB.name]) >= len(DATA)
+        assert {one.blob for one in found.values()} == {BLOB, GIT_BLOB}
+        assert not store.drop(found[GIT_BLOB.name].path)
+        assert store.drop(found[BLOB.name].path)
         assert [one.path.name for one in store.leftovers()] == [GIT_BLOB.name]
-        assert store.drop(found[BLOB.name]) == 0, "a second time there is nothing"
         assert not (store.partial_dir / f"{BLOB.name}.map").exists()
         assert busy.read(0, 5) == DATA[:5]
         busy.close()
@@ -340,7 +369,7 @@ class TestLeftovers:
             """
         with another_process(store, code):
             (found,) = store.leftovers()
-            assert store.drop(found) == 0
+            assert not store.drop(found.path)
             assert found.path.exists()
 
     def test_quarantined_ones_go_with_their_notes(self, store: LocalBlobStore) -> None:
@@ -348,7 +377,8 @@ class TestLeftovers:
         partial.quarantine("no")
         partial.close()
         (found,) = store.leftovers()
-        assert store.drop(found) >= len(DATA)
+        assert found.blob is None and found.size >= len(DATA)
+        assert store.drop(found.path)
         assert list(store.quarantine_dir.iterdir()) == []
 
     def test_a_sparse_file_counts_what_it_takes(self, store: LocalBlobStore) -> None:

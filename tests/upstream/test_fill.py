@@ -649,7 +649,7 @@ class TestDescriptors:
         fill = shop.joined()
         everything(fill)
         assert wait_over(fill) == "kept"
-        assert shop.store.delete(fill.blob) == SIZE
+        assert shop.store.delete(fill.blob).freed == SIZE
         other = shop.store.partial(fill.blob, SIZE, "origin")
         assert other is not None, "the lease is free"
         other.close()

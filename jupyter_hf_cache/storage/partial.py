@@ -1,0 +1,184 @@
+"""A blob being received on the local disk.
+
+Responsible for: a sparse file with its block map and its lease, and making it the kept blob in one
+step.
+Not responsible for: files small enough to be received in memory (`small`), or where things lie and
+what is kept (`blobs`).
+
+What must be durable when:
+
+- While it arrives: nothing. Within one boot of the machine the kernel keeps what was written,
+  whatever happens to the process. After a power failure blocks that the map names may be missing:
+  those that read as holes are fetched again, and nothing of the rest is given to range requests
+  before the whole file was verified (`blockmap`).
+- At the commit, in this order: contents synced, sidecar synced, file renamed, directory synced. A
+  crash between any two leaves a partial that is resumed, or a kept blob with its sidecar. So a name
+  below `blobs/` never stands for contents that are not durable; a power failure may cost the
+  rename, that is the download, and never a byte.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Protocol
+
+import filelock
+
+from jupyter_hf_cache.storage.blockmap import BlockMap
+from jupyter_hf_cache.storage.files import sync_directory
+from jupyter_hf_cache.storage.interface import BlobId
+from jupyter_hf_cache.storage.quarantine import note_reason, quarantine_path
+from jupyter_hf_cache.storage.sidecar import Sidecar
+from jupyter_hf_cache.storage.staged import SUFFIX as STAGED
+from jupyter_hf_cache.storage.staged import Staged
+
+
+class Places(Protocol):
+    """Where a partial's file and those it turns into lie."""
+
+    blob_dir: Path
+    partial_dir: Path
+    quarantine_dir: Path
+
+    def write_sidecar(self, blob: BlobId, sidecar: Sidecar) -> None:
+        """Replace the sidecar of a blob in one step."""
+        ...
+
+
+class LocalPartial:
+    """A blob being received: a partial file, its block map and its lease.
+
+    All methods may be called from any thread.
+
+    Args:
+        owner: id of the origin whose bytes they are. Bytes of another one are thrown away: who only
+            names a digest must not be handed what another origin delivered.
+        lease: held; given up with `close` or `release`.
+    """
+
+    def __init__(
+        self,
+        places: Places,
+        blob: BlobId,
+        size: int,
+        owner: str,
+        lease: filelock.BaseFileLock,
+    ) -> None:
+        self.blob = blob
+        self.size = size
+        self._places = places
+        self._lease = lease
+        self._path = places.partial_dir / blob.name
+        self._writing = threading.Lock()
+        self._sealed = False
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
+        self._fd = os.open(self._path, flags, 0o600)
+        try:
+            if os.fstat(self._fd).st_size != size:
+                self._map_path.unlink(missing_ok=True)
+            self._map = BlockMap(self._map_path, size, owner)
+        except OSError:
+            os.close(self._fd)
+            raise
+        try:
+            if not self._map.continued:
+                os.ftruncate(self._fd, 0)
+                os.ftruncate(self._fd, size)
+        except OSError:
+            self._map.close()
+            os.close(self._fd)
+            raise
+
+    @property
+    def _map_path(self) -> Path:
+        return self._path.with_name(self._path.name + ".map")
+
+    @property
+    def trusted(self) -> bool:
+        """Whether bytes found on opening were certainly written."""
+        return self._map.trusted
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Store bytes, then mark them; the order is what makes the map believable. Once sealed,
+        nothing is stored any more."""
+        # The file system takes one writer of a file at a time anyway.
+        with self._writing:
+            if self._sealed:
+                return
+            view = memoryview(data)
+            written = 0
+            while written < len(view):
+                written += os.pwrite(self._fd, view[written:], offset + written)
+            self._map.add(offset, offset + len(data))
+
+    def seal(self) -> None:
+        """Take no more bytes; a write that is under way is waited for."""
+        with self._writing:
+            self._sealed = True
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return bytes that were written."""
+        return os.pread(self._fd, length, offset)
+
+    def fileno(self) -> int:
+        """Return the descriptor; it belongs to the partial."""
+        return self._fd
+
+    def available(self, offset: int) -> int:
+        """Return the end of the contiguous bytes present from `offset`."""
+        return self._map.available(offset)
+
+    def missing(self, start: int, end: int) -> list[tuple[int, int]]:
+        """Return the gaps in [start, end)."""
+        return self._map.missing(start, end)
+
+    @property
+    def present(self) -> int:
+        """Bytes present."""
+        return self._map.present
+
+    def stage(self) -> Staged:
+        """Return a new file for a copy that is still to be verified."""
+        return Staged(self._path.with_name(self._path.name + STAGED), self.size)
+
+    def take(self, staged: Staged) -> None:
+        """Let the verified bytes of a staged file be this blob's, all at once."""
+        with self._writing:
+            staged.path.replace(self._path)
+            # In place, so that whoever holds the number of the descriptor reads the new file.
+            os.dup2(staged.fileno(), self._fd, inheritable=False)
+            staged.close()
+            self._map.add(0, self.size)
+
+    def commit(self, sidecar: Sidecar) -> None:
+        """Make the verified bytes the kept blob, durably. The descriptor stays readable."""
+        target = self._places.blob_dir / self.blob.path
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.fsync(self._fd)
+        self._places.write_sidecar(self.blob, sidecar)
+        self._path.chmod(0o440)
+        self._path.replace(target)
+        sync_directory(target.parent)
+        self._map_path.unlink(missing_ok=True)
+
+    def quarantine(self, reason: str) -> Path:
+        """Move the bytes to `quarantine/` with a note of the reason."""
+        target = quarantine_path(self._places.quarantine_dir, self.blob)
+        self._path.replace(target)
+        self._map_path.unlink(missing_ok=True)
+        note_reason(target, self.blob, reason)
+        return target
+
+    def close(self) -> None:
+        """Close the files and give up the lease."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            self._map.close()
+            os.close(fd)
+        self.release()
+
+    def release(self) -> None:
+        """Give up the lease while readers still use the descriptor."""
+        self._lease.release(force=True)
