@@ -70,7 +70,9 @@ def _children_seconds() -> float:
 
 
 def _by_wrk(url: str, connections: int, seconds: int) -> float:
-    said = _run(["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", url], seconds)
+    said = _run(
+        ["wrk", "-t1", "--timeout", "30s", f"-c{connections}", f"-d{seconds}s", url], seconds
+    )
     found = re.search(r"Requests/sec:\s+([\d.]+)", said)
     if found is None or "Non-2xx" in said or "Socket errors" in said:
         raise BenchmarkError(f"wrk: {said}")
