@@ -21,8 +21,9 @@ from jupyter_hf_cache.storage.blobs import LocalBlobStore
 from jupyter_hf_cache.storage.interface import BlobId
 from jupyter_hf_cache.storage.records import ANONYMOUS
 from jupyter_hf_cache.upstream.client import UpstreamClient
-from jupyter_hf_cache.upstream.fill import Fill, Pools
-from jupyter_hf_cache.upstream.transfer import Source
+from jupyter_hf_cache.upstream.fill import Fill
+from jupyter_hf_cache.upstream.pools import Pools
+from jupyter_hf_cache.upstream.transfer import Ranges, Source
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -95,6 +96,8 @@ class Upstream:
         *,
         sink: Callable[[int, bytes], None],
         go_on: Callable[[], bool],
+        ranges: Ranges = "preferred",
+        spare: bool = False,
     ) -> None:
         """As `jupyter_hf_cache.upstream.transfer.transfer`."""
         with self._changed:

@@ -30,9 +30,11 @@ from jupyter_hf_cache.errors import BadRequest, UpstreamError, UpstreamUnreachab
 from jupyter_hf_cache.protocol.headers import REDIRECTS
 from jupyter_hf_cache.storage.records import Credential, Remote
 from jupyter_hf_cache.upstream.failures import Failure, explain, explain_proxy_status
+from jupyter_hf_cache.upstream.links import Links
 from jupyter_hf_cache.upstream.proxies import proxy_rules
 from jupyter_hf_cache.upstream.rate_limit import RateLimit
 from jupyter_hf_cache.upstream.response import Hop, TooLarge, UpstreamResponse
+from jupyter_hf_cache.upstream.slots import Slots
 from jupyter_hf_cache.upstream.targets import (
     Target,
     absolute_target,
@@ -55,7 +57,6 @@ RETRY_BUDGET = 7.5
 """Seconds after which no new try begins: huggingface_hub waits 10 s for the head of an answer."""
 
 _BACKOFF = 0.2
-_UNBOUNDED = 1 << 16
 _LEAST_TIMEOUT = 0.5
 _IDEMPOTENT = frozenset({"GET", "HEAD"})
 _WORTH_A_RETRY = frozenset({502, 503, 504})
@@ -89,6 +90,7 @@ class UpstreamClient:
     Attributes:
         downloads: held during a download, so that no more run than the remote's
             `download_concurrency`; whoever downloads takes it.
+        links: signed URLs that the remote handed out lately.
     """
 
     def __init__(
@@ -101,7 +103,8 @@ class UpstreamClient:
         self._adapters: dict[tuple[bool, bool], Adapter] = {}
         self._lock = threading.Lock()
         self._pace = RateLimit(remote.rate_limit)
-        self.downloads = threading.BoundedSemaphore(remote.download_concurrency or _UNBOUNDED)
+        self.downloads = Slots(remote.download_concurrency or None)
+        self.links = Links()
 
     def __repr__(self) -> str:
         return f"<UpstreamClient {self.remote.origin}>"

@@ -1,18 +1,15 @@
 """A fill: the one running download of a blob, joined by all who want it.
 
-Responsible for: which bytes are wanted, fetching them in threads with retries and resume, hashing
-them as they arrive, saying how far a reader may go, and ending in exactly one of kept, failed or
-paused.
-Not responsible for: who joins which fill and what happens to its result (`upstream.fills`), one
-transfer over the wire (`upstream.transfer`), or the answer to the client (`web.content`).
+Responsible for: who reads and what is wanted, saying how far a reader may go, comparing the digest,
+and ending in exactly one of kept, failed or paused.
+Not responsible for: who joins which fill and what happens to its result (`upstream.fills`), its
+connections (`upstream.fetching`), hashing what arrives (`upstream.hashing`), or the answer to the
+client (`web.content`).
 
 How far a reader may go: an answer that would complete the file is held back by its last bytes
 until the digest matched, so that no client ever ends a download that is not what the Hub named.
 Bounded ranges are given out as soon as they are there, if their origin is believable (see
-`range_safe`).
-
-A fill is hashed from the growing file itself, in order, by a job of its own: ranges may arrive in
-any order, and a slow hash never stops the line unless it is 256 MiB behind.
+`range_safe`); but no longer once the file is complete and its digest not yet known.
 """
 
 from __future__ import annotations
@@ -22,47 +19,31 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor
-from dataclasses import dataclass
 from typing import Literal
 
 from jupyter_hf_cache.errors import (
     HfCacheError,
     StorageError,
     UpstreamError,
-    UpstreamUnreachable,
     VerificationFailed,
 )
 from jupyter_hf_cache.storage.interface import BlobId, Partial
 from jupyter_hf_cache.storage.sidecar import Sidecar
+from jupyter_hf_cache.upstream.fetching import Fetching
 from jupyter_hf_cache.upstream.growing_digest import GrowingDigest
-from jupyter_hf_cache.upstream.speed import Speed
-from jupyter_hf_cache.upstream.transfer import Source, SourceLost, transfer
-from jupyter_hf_cache.upstream.underway import Part, UnderWay
+from jupyter_hf_cache.upstream.hashing import Hashing
+from jupyter_hf_cache.upstream.pools import Pools
+from jupyter_hf_cache.upstream.transfer import Source
+
+__all__ = ["HOLD_BACK", "Fill", "Pools", "State"]
 
 logger = logging.getLogger(__name__)
 
 HOLD_BACK = 64 * 1024
-MAX_AHEAD_OF_HASH = 256 * 1024 * 1024
-_HASH_LAG = 1024 * 1024
-_ATTEMPTS_WITHOUT_PROGRESS = 5
 _CLAIMS_IN_SIDECAR = 64
-_BACKOFF_SECONDS = (0.05, 0.3, 1.0, 2.0, 4.0)
-# What a connection reaches this soon is left to it; and if others have fetched less than this ahead
-# of it, it reads over that rather than make room for a new one. So much may be fetched twice.
-NEAR = 8 * 1024 * 1024
 
 State = Literal["running", "verified", "kept", "unkept", "failed", "paused"]
 _OVER = ("kept", "unkept", "failed", "paused")
-
-
-@dataclass(frozen=True, slots=True)
-class Pools:
-    """The bounded executors that fills run in."""
-
-    fetch: Executor
-    ranges: Executor
-    hash: Executor
 
 
 class Fill:
@@ -108,21 +89,19 @@ class Fill:
         self.outcome: State | None = None
         self.released = threading.Event()
         self.sent = 0
-        self.fetched = 0
         self.sources = [source]
         self._pools = pools
         self._on_end = on_end
         self._changed = threading.Condition(threading.Lock())
-        self._watchers: list[Callable[[], None]] = []
+        self._watchers: tuple[Callable[[], None], ...] = ()
         self._readers = 0
         self._idle_since = time.monotonic()
         self._jobs = 0
-        self._whole = False
-        self._under_way = UnderWay()
-        self._hashing = False
-        self._digest = GrowingDigest(blob, partial)
         self._closed = False
-        self._speed = Speed()
+        self._digest = GrowingDigest(blob, partial)
+        self._hashing = Hashing(self._digest, partial, self._changed, lambda: self._running)
+        flow = pools.spare.flow if pools.spare is not None else None
+        self._fetching = Fetching(partial, self.sources, self._changed, self, flow)
 
     # -- readers
 
@@ -175,17 +154,21 @@ class Fill:
     def speed(self) -> float:
         """Return the bytes per second that arrive now."""
         with self._changed:
-            return self._speed.value(time.monotonic())
+            return self._fetching.speed.value(time.monotonic())
+
+    @property
+    def fetched(self) -> int:
+        """Bytes that came from the upstream."""
+        return self._fetching.fetched
 
     def watch(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call `callback` from a worker thread after each change; returns what ends that."""
         with self._changed:
-            self._watchers.append(callback)
+            self._watchers = (*self._watchers, callback)
 
         def unwatch() -> None:
             with self._changed:
-                if callback in self._watchers:
-                    self._watchers.remove(callback)
+                self._watchers = tuple(one for one in self._watchers if one is not callback)
 
         return unwatch
 
@@ -206,7 +189,10 @@ class Fill:
             return offset
         if completing:
             return max(offset, min(self.partial.available(offset), self.size - HOLD_BACK))
-        return self.partial.available(offset) if self.range_safe else offset
+        if not self.range_safe or self.partial.present >= self.size:
+            # Who asked for all of it in ranges would else hold a complete file of unknown digest.
+            return offset
+        return self.partial.available(offset)
 
     def read(self, offset: int, length: int) -> bytes:
         """Return bytes below `available`, and remember that they were given out.
@@ -238,13 +224,12 @@ class Fill:
     def want_all(self) -> None:
         """Fetch whatever is missing, from the start on, and verify."""
         with self._changed:
-            if self._whole or not self._running:
+            if self._fetching.whole or not self._running:
                 return
-            self._whole = True
+            part = self._fetching.begin_whole()
             self._jobs += 1
-            part = self._under_way.begin(0, 0)
-        self._pools.fetch.submit(self._job, functools.partial(self._fetch, part, whole=True))
-        self._kick_hash()
+        self._pools.fetch.submit(self._job, functools.partial(self._fetching.run, part))
+        self._hash_if_due()
 
     def want(self, start: int, end: int) -> None:
         """Fetch what is missing of [start, end) ahead of everything else."""
@@ -254,15 +239,45 @@ class Fill:
         with self._changed:
             if not self._running:
                 return
-            parts = [
-                self._under_way.begin(*piece)
-                for gap in self.partial.missing(start, end)
-                for piece in self._under_way.outside(*gap)
-            ]
+            parts = self._fetching.begin_parts(start, end)
             self._jobs += len(parts)
         for part in parts:
-            self._pools.ranges.submit(self._job, functools.partial(self._fetch, part, whole=False))
-        self._kick_hash()
+            self._pools.ranges.submit(self._job, functools.partial(self._fetching.run, part))
+        self._hash_if_due()
+
+    # -- what the connections ask for
+
+    def stopped(self, *, whole: bool) -> bool:
+        """Whether nobody wants all (`whole`) or parts of it any more. The lock is held."""
+        if not self._running:
+            return True
+        if self._readers > 0:
+            return False
+        if not whole:
+            return True
+        if self.attempt > 1:
+            # Readers left with the first attempt; this one says what was wrong with their bytes.
+            return False
+        idle = time.monotonic() - self._idle_since
+        return idle > self.linger and self.partial.present * 2 < self.size
+
+    def arrived(self, *, whole: bool) -> None:
+        """Tell readers and the digest of written bytes; blocks a connection for the whole while
+        the digest is far behind."""
+        self._notify()
+        self._hash_if_due()
+        if whole:
+            self._hashing.wait_near()
+
+    def offer(self, work: Callable[[], None]) -> bool:
+        """Begin work in a thread that is to spare, if there is one."""
+        with self._changed:
+            self._jobs += 1
+        if self._pools.spare is not None and self._pools.spare.offer(lambda: self._job(work)):
+            return True
+        with self._changed:
+            self._jobs -= 1
+        return False
 
     # -- jobs
 
@@ -281,157 +296,16 @@ class Fill:
                 self._jobs -= 1
             self._settle()
 
-    def _fetch(self, part: Part, *, whole: bool) -> None:
-        """Bring a part in, or all that is missing, over as many connections and sources as it
-        takes."""
-        failures = 0
-        try:
-            while (gap := self._next_gap(part, whole=whole)) is not None:
-                before, source = part.received, self.sources[0]
-                try:
-                    transfer(
-                        source,
-                        *gap,
-                        self.size,
-                        sink=functools.partial(self._received, part, gap[1], whole=whole),
-                        go_on=functools.partial(self._goes_on, part, whole=whole),
-                    )
-                except SourceLost as lost:
-                    self._lose(source, lost)
-                except UpstreamError as error:
-                    failures = 1 if part.received > before else failures + 1
-                    if failures > self._patience(error):
-                        raise
-                    self._pause_between(failures, error)
-        finally:
-            with self._changed:
-                self._under_way.end(part)
-                self._changed.notify_all()
-
-    def _patience(self, error: UpstreamError) -> int:
-        """Return how many failures in a row are borne. Who was sent nothing yet is told at once
-        that nobody is there: the connection was tried several times already."""
-        gone = isinstance(error, UpstreamUnreachable) and self.sent == 0
-        return 0 if gone else _ATTEMPTS_WITHOUT_PROGRESS
-
-    def _next_gap(self, part: Part, *, whole: bool) -> tuple[int, int] | None:
-        """Return what this connection fetches next, or end its part.
-
-        That it ends is decided in one step with the look at what is wanted: whoever wants more
-        after it starts another one.
-        """
+    def _hash_if_due(self) -> None:
         with self._changed:
-            while True:
-                start, end = (0, self.size) if whole else (part.start, part.end)
-                gaps = self.partial.missing(start, end)
-                if not gaps or self._stopped(whole=whole):
-                    if whole:
-                        self._whole = False
-                    self._under_way.end(part)
-                    return None
-                if not whole:
-                    return gaps[0]
-                part.start = part.end = 0
-                free = next((one for gap in gaps for one in self._under_way.outside(*gap)), None)
-                if free is not None:
-                    part.start, part.end = free[0], min(free[1], free[0] + NEAR)
-                    return free
-                self._changed.wait(1.0)
-
-    def _goes_on(self, part: Part, *, whole: bool) -> bool:
-        with self._changed:
-            if self._stopped(whole=whole):
-                return False
-            return not whole or self._covered_from(part.start, part) - part.start < NEAR
-
-    def _covered_from(self, offset: int, part: Part) -> int:
-        """Return the end of what is there or under way elsewhere, from `offset` on."""
-        reached = offset
-        while True:
-            further = self._under_way.reach(self.partial.available(reached), but=part)
-            if further <= reached:
-                return reached
-            reached = further
-
-    def _lose(self, source: Source, lost: SourceLost) -> None:
-        """Go on with a joiner's own right when that of `source` is gone."""
-        with self._changed:
-            if source in self.sources:
-                if len(self.sources) == 1:
-                    raise lost.error from lost
-                self.sources.remove(source)
-
-    def _pause_between(self, failures: int, error: UpstreamError) -> None:
-        wait = _BACKOFF_SECONDS[min(failures, len(_BACKOFF_SECONDS)) - 1]
-        asked = error.headers.get("Retry-After", "")
-        if asked.isdigit():
-            wait = max(wait, min(float(asked), 60.0))
-        logger.info("fill of %s: %s; again in %.1f s", self.blob, error.message, wait)
-        deadline = time.monotonic() + wait
-        with self._changed:
-            while self._running and time.monotonic() < deadline:
-                self._changed.wait(max(0.0, deadline - time.monotonic()))
-
-    def _received(self, part: Part, gap_end: int, offset: int, data: bytes, *, whole: bool) -> None:
-        self.partial.write(offset, data)
-        with self._changed:
-            part.received += len(data)
-            self.fetched += len(data)
-            if whole:
-                part.start = offset + len(data)
-                part.end = min(gap_end, part.start + NEAR)
-            self._speed.add(time.monotonic(), len(data))
-        self._notify()
-        self._kick_hash()
-        with self._changed:
-            while whole and self._running and self._hashing and self._unhashed > MAX_AHEAD_OF_HASH:
-                self._changed.wait(1.0)
-
-    @property
-    def _unhashed(self) -> int:
-        return self.partial.available(0) - self._digest.hashed
-
-    def _stopped(self, *, whole: bool) -> bool:
-        if not self._running:
-            return True
-        if self._readers > 0:
-            return False
-        if not whole:
-            return True
-        if self.attempt > 1:
-            # Readers left with the first attempt; this one says what was wrong with their bytes.
-            return False
-        idle = time.monotonic() - self._idle_since
-        return idle > self.linger and self.partial.present * 2 < self.size
-
-    # -- hashing
-
-    def _kick_hash(self) -> None:
-        with self._changed:
-            reached = self.partial.available(0)
-            complete = reached >= self.size
-            due = complete or (self._whole and reached - self._digest.hashed >= _HASH_LAG)
-            if not due or self._hashing or not self._running:
+            if not self._hashing.claim(whole=self._fetching.whole):
                 return
-            self._hashing = True
             self._jobs += 1
         self._pools.hash.submit(self._job, self._hash)
 
     def _hash(self) -> None:
-        while True:
-            with self._changed:
-                reached = self.partial.available(0)
-                behind = reached - self._digest.hashed
-                if not self._running or (behind <= 0 and reached < self.size):
-                    self._hashing = False
-                    return
-            if self._digest.complete:
-                self._conclude()
-                return
-            count = self._digest.step(reached)
-            with self._changed:
-                self._digest.hashed += count
-                self._changed.notify_all()
+        if self._hashing.run():
+            self._conclude()
 
     def _conclude(self) -> None:
         """Compare the digest; release readers at once, then make the blob durable."""
@@ -515,7 +389,5 @@ class Fill:
         self.released.set()
 
     def _notify(self) -> None:
-        with self._changed:
-            watchers = list(self._watchers)
-        for watcher in watchers:
+        for watcher in self._watchers:
             watcher()

@@ -21,7 +21,8 @@ from pathlib import Path
 from jupyter_hf_cache.errors import StorageError, UpstreamError, VerificationFailed
 from jupyter_hf_cache.storage.budget import Budget, Reservation
 from jupyter_hf_cache.storage.interface import BlobId, BlobStore
-from jupyter_hf_cache.upstream.fill import Fill, Pools
+from jupyter_hf_cache.upstream.fill import Fill
+from jupyter_hf_cache.upstream.pools import Pools, SparePool
 from jupyter_hf_cache.upstream.taints import Taints
 from jupyter_hf_cache.upstream.transfer import Source
 
@@ -85,7 +86,9 @@ class Fills:
             ThreadPoolExecutor(16, "hf-cache-range"),
             ThreadPoolExecutor(4, "hf-cache-hash"),
         ]
-        self._pools = Pools(*self._executors)
+        spare = SparePool(14, "hf-cache-extra")
+        self._pools = Pools(*self._executors, spare=spare)
+        self._executors.append(spare)
 
     def open(
         self,

@@ -12,15 +12,20 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Any, cast
 
 import requests
 import urllib3.exceptions
 from requests.structures import CaseInsensitiveDict
+from urllib3.util import wait_for_read
 
 from jupyter_hf_cache.errors import UpstreamError
 from jupyter_hf_cache.protocol.headers import DECODED_ENCODINGS
 
 CHUNK_SIZE = 256 * 1024
+_WORTH_HANDING_ON = 256 * 1024
+_GATHER_SECONDS = 0.002
+_LONGEST_GATHERING_SECONDS = 0.02
 _DRAINED = 16 * 1024
 
 
@@ -101,6 +106,47 @@ class UpstreamResponse:
             return
         while data := self._read(chunk_size):
             yield data
+
+    def iter_gathered(self, chunk_size: int) -> Iterator[bytes]:
+        """As `iter_bytes`, but what arrives in small pieces is gathered into larger ones.
+
+        The first piece is handed on at once. Behind it each is given a moment to grow: a line that
+        brings many small pieces would otherwise cost much work for each of them. What is here is
+        never kept waiting for what is not.
+        """
+        if self._preloaded is not None:
+            yield from self.iter_bytes(chunk_size)
+            return
+        pieces = [self._read(chunk_size)]
+        while pieces[-1]:
+            yield b"".join(pieces)
+            pieces = [self._read(chunk_size)]
+            until = time.monotonic() + _LONGEST_GATHERING_SECONDS
+            try:
+                while pieces[-1] and self._grows(sum(map(len, pieces)), chunk_size, until):
+                    pieces.append(self._read(chunk_size))
+            except UpstreamError:
+                yield b"".join(pieces)
+                raise
+        if len(pieces) > 1:
+            yield b"".join(pieces)
+
+    def _grows(self, held: int, chunk_size: int, until: float) -> bool:
+        """Whether more of the body is here, to be handed on together with `held` bytes."""
+        if held >= chunk_size or self._raw.length_remaining == 0 or time.monotonic() > until:
+            return False
+        if self._is_readable():
+            return True
+        if held >= _WORTH_HANDING_ON:
+            return False
+        time.sleep(_GATHER_SECONDS)
+        return self._is_readable()
+
+    def _is_readable(self) -> bool:
+        try:
+            return bool(wait_for_read(cast("Any", self._raw), timeout=0))
+        except (OSError, ValueError, AttributeError):
+            return False
 
     def preload(self, limit: int = 64 * 1024 * 1024) -> None:
         """Read the whole body now, which frees the connection; it can then be read repeatedly."""

@@ -1,28 +1,39 @@
 """One transfer of a byte range from the upstream into a fill.
 
-Responsible for: a single GET that follows the Hub's redirect to its storage, checking that what
-comes is the range that was asked for, and handing the bytes on as they arrive.
-Not responsible for: repeating it (`upstream.fill`), verifying the digest, or writing.
+Responsible for: a single GET of a range, by way of the Hub or by a signed URL that the Hub gave
+lately; checking that what comes is the range that was asked for, and handing the bytes on as they
+arrive.
+Not responsible for: repeating it (`upstream.fetching`), verifying the digest, or writing.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from typing import Literal
 from urllib.parse import urlsplit
 
-from jupyter_hf_cache.errors import HfCacheError, UpstreamAnswer, UpstreamError
+from jupyter_hf_cache.errors import HfCacheError, UpstreamAnswer, UpstreamError, UpstreamFailing
 from jupyter_hf_cache.protocol.headers import error_headers
 from jupyter_hf_cache.protocol.ranges import parse_content_range
-from jupyter_hf_cache.storage.records import Credential, Remote
+from jupyter_hf_cache.storage.records import ANONYMOUS, Credential, Remote
 from jupyter_hf_cache.upstream.client import UpstreamClient, UpstreamResponse
+from jupyter_hf_cache.upstream.patience import asked_wait
 
 CHUNK_SIZE = 1024 * 1024
 # Below the ten seconds of silence after which huggingface_hub gives up on a body, so that a stalled
 # upstream is asked again before the client notices.
 STALL_SECONDS = 8.0
 _BODY_OF_ERROR = 8 * 1024
+# What a storage answers to a signed URL that it does not, or no longer, honour.
+_URL_IS_OVER = frozenset({400, 401, 403, 404, 410})
+_BUSY = frozenset({429, 503})
+
+Ranges = Literal["preferred", "required", "unavailable"]
+"""What a transfer does about an origin that sends the whole file when asked for a range: read over
+what comes before it, raise `RangesIgnored`, or not even ask for a range."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +75,10 @@ class SourceLost(Exception):
         self.error = error
 
 
+class RangesIgnored(Exception):
+    """The origin sends the whole file when it is asked for a range."""
+
+
 def transfer(
     source: Source,
     start: int,
@@ -72,19 +87,29 @@ def transfer(
     *,
     sink: Callable[[int, bytes], None],
     go_on: Callable[[], bool],
+    ranges: Ranges = "preferred",
+    spare: bool = False,
 ) -> None:
     """Fetch [start, end) of a file of `size` bytes and give each piece to `sink(offset, data)`.
 
     Returns early when `go_on()` turns false.
 
+    Args:
+        spare: give way to downloads that somebody waits for.
+
     Raises:
         SourceLost: this caller's right or the file is gone.
+        RangesIgnored: see `Ranges`.
+        Crowded: `spare`, and the remote has all the downloads that it may have.
         UpstreamError: anything that may pass by asking again.
     """
-    with contextlib.closing(pieces(source, start, end, size)) as arriving:
+    slots = source.client.downloads
+    arriving = _arriving(source, start, end, size, ranges, spare=spare)
+    with contextlib.closing(arriving):
         for offset, data in arriving:
-            sink(offset, data)
-            if not go_on():
+            if data:
+                sink(offset, data)
+            if not go_on() or (spare and slots.crowded):
                 return
 
 
@@ -95,30 +120,64 @@ def pieces(source: Source, start: int, end: int, size: int) -> Pieces:
         SourceLost: this caller's right or the file is gone.
         UpstreamError: anything that may pass by asking again.
     """
-    whole = start == 0 and end == size
-    headers = {} if whole else {"Range": f"bytes={start}-{end - 1}"}
-    with (
-        source.client.downloads,
-        source.client.request(
-            "GET",
-            source.path,
-            credential=source.credential,
-            headers=headers,
-            stream=True,
-            follow="all",
-            read_timeout=STALL_SECONDS,
-        ) as response,
-    ):
+    arriving = _arriving(source, start, end, size, "preferred", spare=False)
+    with contextlib.closing(arriving):
+        for offset, data in arriving:
+            if data:
+                yield offset, data
+
+
+def _arriving(
+    source: Source, start: int, end: int, size: int, ranges: Ranges, *, spare: bool
+) -> Pieces:
+    """Yield as `pieces`, and without data where something is read over."""
+    slots = source.client.downloads
+    with slots.spare() if spare else slots, _ask(source, start, end, size, ranges) as response:
         offset = _first_offset(response, start, end, size, source)
-        for data in response.iter_bytes(CHUNK_SIZE):
-            piece = data[max(start - offset, 0) : max(end - offset, 0)]
-            if piece:
-                yield max(offset, start), piece
+        if offset < start and ranges == "required":
+            raise RangesIgnored
+        for data in response.iter_gathered(CHUNK_SIZE):
+            yield max(offset, start), data[max(start - offset, 0) : max(end - offset, 0)]
             offset += len(data)
             if offset >= end:
                 break
     if offset < end:
         raise UpstreamError(f"The upstream ended its answer {end - offset:,} bytes early.")
+
+
+def _ask(source: Source, start: int, end: int, size: int, ranges: Ranges) -> UpstreamResponse:
+    """Ask for the bytes, by a signed URL if one is known, else by way of the Hub."""
+    whole = (start == 0 and end == size) or ranges == "unavailable"
+    headers = {} if whole else {"Range": f"bytes={start}-{end - 1}"}
+    links, key = source.client.links, (source.identity, source.path)
+    url = links.get(key)
+    if url is not None:
+        try:
+            response = _get(source, url, headers)
+        except UpstreamError:
+            links.forget(key, url)
+            raise
+        if response.status not in _URL_IS_OVER:
+            return response
+        # It ended before its time. That is no failure: the Hub gives another, or says why not.
+        response.discard()
+        links.forget(key, url)
+    response = _get(source, source.path, headers)
+    if response.status in (200, 206) and not _on_the_hub(response, source):
+        links.put(key, response.url)
+    return response
+
+
+def _get(source: Source, path_or_url: str, headers: dict[str, str]) -> UpstreamResponse:
+    return source.client.request(
+        "GET",
+        path_or_url,
+        credential=source.credential if path_or_url == source.path else ANONYMOUS,
+        headers=headers,
+        stream=True,
+        follow="all",
+        read_timeout=STALL_SECONDS,
+    )
 
 
 def _first_offset(
@@ -133,7 +192,7 @@ def _first_offset(
     if response.status == 200:
         _check_whole_body(response, size, source)
         return 0
-    raise _refusal(response, source.client.remote)
+    raise _refusal(response, source)
 
 
 def _check_whole_body(response: UpstreamResponse, size: int, source: Source) -> None:
@@ -151,10 +210,10 @@ def _check_whole_body(response: UpstreamResponse, size: int, source: Source) -> 
         )
 
 
-def _refusal(response: UpstreamResponse, remote: Remote) -> Exception:
+def _refusal(response: UpstreamResponse, source: Source) -> Exception:
     """Turn an error status into what the fill acts on."""
     status = response.status
-    on_the_hub = _origin_of(response.url) == remote.origin
+    on_the_hub = _on_the_hub(response, source)
     if on_the_hub and status in (401, 403, 404, 410, 451):
         body = response.read_some(_BODY_OF_ERROR)
         message = response.headers.get("X-Error-Message") or f"The upstream answered {status}."
@@ -167,13 +226,15 @@ def _refusal(response: UpstreamResponse, remote: Remote) -> Exception:
                 body=body,
             )
         )
-    headers = {}
-    if retry_after := response.headers.get("Retry-After"):
-        headers["Retry-After"] = retry_after
     where = "The upstream" if on_the_hub else "The upstream's storage"
-    return UpstreamError(f"{where} answered {status}.", headers=headers)
+    if status not in _BUSY:
+        return UpstreamError(f"{where} answered {status}.")
+    wait = asked_wait(response.headers)
+    headers = {} if wait is None else {"Retry-After": f"{math.ceil(wait)}"}
+    return UpstreamFailing(f"{where} answered {status}.", status=status, headers=headers)
 
 
-def _origin_of(url: str) -> str:
-    parts = urlsplit(url)
-    return Remote(id="", name="", url=f"{parts.scheme}://{parts.netloc}").origin
+def _on_the_hub(response: UpstreamResponse, source: Source) -> bool:
+    parts = urlsplit(response.url)
+    origin = Remote(id="", name="", url=f"{parts.scheme}://{parts.netloc}").origin
+    return origin == source.client.remote.origin

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filling import (
@@ -36,7 +37,8 @@ from jupyter_hf_cache.errors import (
 )
 from jupyter_hf_cache.storage import blockmap
 from jupyter_hf_cache.storage.blobs import LocalPartial
-from jupyter_hf_cache.upstream import fill as module
+from jupyter_hf_cache.upstream import fetching as module
+from jupyter_hf_cache.upstream import hashing, patience
 from jupyter_hf_cache.upstream.fill import HOLD_BACK, Fill
 from jupyter_hf_cache.upstream.transfer import Source, SourceLost
 
@@ -50,7 +52,9 @@ def upstream(monkeypatch: pytest.MonkeyPatch) -> Upstream:
     upstream = Upstream(DATA)
     monkeypatch.setattr(module, "transfer", upstream.transfer)
     monkeypatch.setattr(module, "NEAR", NEAR)
-    monkeypatch.setattr(module, "_BACKOFF_SECONDS", (0.0,))
+    monkeypatch.setattr(patience, "BACKOFF_SECONDS", (0.0,))
+    monkeypatch.setattr(hashing, "_LAG", MIB)
+    monkeypatch.setattr(hashing, "_CAUGHT_UP", 1)
     return upstream
 
 
@@ -157,7 +161,7 @@ class TestHoldBack:
         for offset in (0, 5, SIZE - HOLD_BACK):
             assert fill.available(offset, completing=True) == SIZE - HOLD_BACK
         assert fill.available(SIZE - 10, completing=True) == SIZE - 10
-        assert fill.available(0, completing=False) == SIZE
+        assert fill.available(0, completing=False) == 0
         assert not fill.verified
         shop.hash.open()
         assert follow(fill, 0, SIZE, completing=True) == DATA
@@ -299,6 +303,32 @@ class TestOverlaps:
         fill.leave()
         assert wait_over(fill) == "kept"
         shop.close()
+
+
+class TestTwoAnswers:
+    def test_what_was_written_stays_though_another_answer_says_otherwise(
+        self, shop: Workshop, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real = upstream.transfer
+
+        def lying(way: Source, start: int, end: int, size: int, **rest: Any) -> None:
+            if start == 0:
+                sink = rest["sink"]
+                rest["sink"] = lambda offset, data: sink(
+                    offset, data if offset < MIB else bytes(len(data))
+                )
+            real(way, start, end, size, **rest)
+
+        monkeypatch.setattr(module, "transfer", lying)
+        # The connection for all reads over these, which are shorter than what is near.
+        fill = shop.joined()
+        fill.want(MIB, MIB + NEAR - STEP)
+        follow(fill, MIB, MIB + NEAR - STEP, completing=False)
+        upstream.hold(MIB + NEAR - STEP, lambda start, end: start == 0)
+        fill.want_all()
+        upstream.wait_for(lambda: upstream.delivered >= MIB + 2 * (NEAR - STEP))
+        assert fill.read(MIB, NEAR - STEP) == DATA[MIB : MIB + NEAR - STEP]
+        fill.leave()
 
 
 class TestLeaving:
@@ -557,6 +587,15 @@ class TestMismatch:
         assert wait_over(fill) == "failed"
         assert shop.store.size_of(self.BAD) is None
 
+    def test_nobody_gets_all_of_it_in_ranges(self, shop: Workshop) -> None:
+        fill = shop.joined(blob=self.BAD)
+        fill.want(0, 2 * MIB)
+        assert follow(fill, 0, 2 * MIB, completing=False) == DATA[: 2 * MIB]
+        fill.want(2 * MIB, SIZE)
+        with pytest.raises(VerificationFailed):
+            follow(fill, SIZE - 10, SIZE, completing=False)
+        fill.leave()
+
     def test_it_is_noted_before_anybody_is_told(self, shop: Workshop) -> None:
         noting, noted = threading.Event(), threading.Event()
         sent_when_noted: list[int] = []
@@ -590,7 +629,7 @@ class TestAhead:
     def test_fetching_waits_for_the_hasher(
         self, shop: Workshop, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(module, "MAX_AHEAD_OF_HASH", 2 * MIB)
+        monkeypatch.setattr(hashing, "MAX_AHEAD_OF_HASH", 2 * MIB)
         shop.hash.shut()
         fill = shop.joined()
         fill.want_all()

@@ -29,7 +29,7 @@ from jupyter_hf_cache.storage.budget import Budget
 from jupyter_hf_cache.storage.interface import BlobId
 from jupyter_hf_cache.storage.ledger import Ledger
 from jupyter_hf_cache.storage.state import StateTable
-from jupyter_hf_cache.upstream import fill as fill_module
+from jupyter_hf_cache.upstream import fetching, patience
 from jupyter_hf_cache.upstream import fills as module
 from jupyter_hf_cache.upstream.fill import Fill
 from jupyter_hf_cache.upstream.fills import Fills
@@ -86,8 +86,8 @@ class House:
 @pytest.fixture
 def upstream(monkeypatch: pytest.MonkeyPatch) -> Upstream:
     upstream = Upstream(DATA)
-    monkeypatch.setattr(fill_module, "transfer", upstream.transfer)
-    monkeypatch.setattr(fill_module, "_BACKOFF_SECONDS", (0.0,))
+    monkeypatch.setattr(fetching, "transfer", upstream.transfer)
+    monkeypatch.setattr(patience, "BACKOFF_SECONDS", (0.0,))
     return upstream
 
 
@@ -170,7 +170,6 @@ class TestJoining:
             from jupyter_hf_cache.protocol.digests import Digest
             from jupyter_hf_cache.storage.blobs import LocalBlobStore
             from jupyter_hf_cache.storage.interface import BlobId
-from jupyter_hf_cache.storage.ledger import Ledger
             blob = BlobId(Digest("sha256", {BLOB.digest.hex!r}))
             partial = LocalBlobStore(Path(sys.argv[1])).partial(blob, {SIZE}, "origin")
             print("ready", flush=True)
