@@ -32,6 +32,10 @@ def missing(group: str) -> str | None:
         if not hasattr(os, "geteuid") or os.geteuid() != 0:
             return "network namespaces need root"
         return _missing_commands("ip", "nginx", "curl")
+    if group == "disk":
+        if not hasattr(os, "geteuid") or os.geteuid() != 0:
+            return "mounting a small file system needs root"
+        return _missing_commands("mount", "umount")
     return None
 
 
@@ -43,7 +47,7 @@ def _missing_commands(*names: str) -> str | None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip the tests of each group that cannot run here."""
-    reasons = {group: missing(group) for group in ("clients", "browser", "network")}
+    reasons = {group: missing(group) for group in ("clients", "browser", "network", "disk")}
     for item in items:
         for group, reason in reasons.items():
             if reason and item.get_closest_marker(group):
