@@ -58,7 +58,7 @@ def edit(path: Path, data: bytes, at: int = 0) -> None:
 
 
 @contextmanager
-def cloning_disk(root: Path, size: int = 300_000_000) -> Iterator[Path]:
+def cloning_disk(root: Path, size: int = 350 * 1024 * 1024) -> Iterator[Path]:
     """A small XFS in a file, mounted for as long as the block runs; skips where that needs more
     than there is."""
     if os.name != "posix" or os.geteuid() != 0 or shutil.which("mkfs.xfs") is None:

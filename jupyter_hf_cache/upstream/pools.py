@@ -54,6 +54,7 @@ class Pools:
         fetch: the first connection of each fill.
         ranges: connections for parts that a reader waits for.
         hash: digests, and making a blob durable.
+        adopt: copying what the user has already; None: nothing is.
         spare: further connections of a fill; None: each whole fill has one.
     """
 
@@ -61,3 +62,4 @@ class Pools:
     ranges: Executor
     hash: Executor
     spare: SparePool | None = field(default=None, kw_only=True)
+    adopt: Executor | None = field(default=None, kw_only=True)

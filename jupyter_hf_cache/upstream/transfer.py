@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from jupyter_hf_cache.errors import HfCacheError, UpstreamAnswer, UpstreamError, UpstreamFailing
 from jupyter_hf_cache.protocol.headers import error_headers
 from jupyter_hf_cache.protocol.ranges import parse_content_range
+from jupyter_hf_cache.storage.own_cache import OwnCopy
 from jupyter_hf_cache.storage.records import ANONYMOUS, Credential, Remote
 from jupyter_hf_cache.upstream.client import UpstreamClient, UpstreamResponse
 from jupyter_hf_cache.upstream.patience import asked_wait
@@ -44,6 +45,8 @@ class Source:
         path: the resolve path at a full commit, below the remote's URL.
         claim: [origin_id, type, repo, commit, path, etag], kept in the blob's sidecar.
         html: the file is HTML by its own name, so an HTML answer is no sign of a login page.
+        owner: the caller is the one user of this server.
+        own: their own file that should have the bytes; None unless the caller is they.
     """
 
     client: UpstreamClient
@@ -53,6 +56,8 @@ class Source:
     origin_id: str
     claim: list[str]
     html: bool = False
+    owner: bool = False
+    own: OwnCopy | None = None
 
     @property
     def key(self) -> tuple[str, str, str]:
