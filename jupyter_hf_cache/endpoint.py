@@ -85,6 +85,12 @@ def default_distribution(service: CacheService) -> Distribution | None:
     return named[0] if named else None
 
 
+def default_base_path(service: CacheService) -> str:
+    """Where the default distribution is served, "" if there is none."""
+    distribution = default_distribution(service)
+    return distribution.base_path if distribution is not None else ""
+
+
 def self_test(endpoint: str) -> str | None:
     """Ask our own endpoint for its root, which is a 404 of ours. Blocks for a few seconds at most.
 

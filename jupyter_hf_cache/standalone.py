@@ -1,19 +1,21 @@
 """`jupyter hf-cache serve`: the cache without a Jupyter server.
 
-Responsible for: the same routes on a Tornado server of their own, its admin password, telling how
-to use it, and a clean end: running answers are finished before the service closes.
-Not responsible for: options of the cache (`config`).
+Responsible for: its options, its admin password, its port, telling how to use it and where clients
+find it, in one process or in several.
+Not responsible for: options of the cache (`config`), answering (`server`) or keeping several
+processes at work (`workers`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import signal
 import socket
 import sys
-from collections.abc import Sequence
-from concurrent.futures import Future
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,21 +23,23 @@ from jupyter_core.application import JupyterApp
 from jupyter_core.paths import jupyter_runtime_dir
 from tornado.netutil import bind_sockets
 from traitlets import Float, Integer, TraitError, Unicode, default
+from traitlets.config import catch_config_error
 
 from jupyter_hf_cache import __version__, runtime_file
-from jupyter_hf_cache.config import HfCache
-from jupyter_hf_cache.endpoint import Address, connect_host, default_distribution
+from jupyter_hf_cache.config import PASSWORD_VARIABLE, HfCache
+from jupyter_hf_cache.endpoint import Address, connect_host, default_base_path
+from jupyter_hf_cache.server import Stop, serve
 from jupyter_hf_cache.startup import describe_failure, open_in_thread
-from jupyter_hf_cache.web.application import make_server
-from jupyter_hf_cache.web.context import ServiceSlot, WebContext
+from jupyter_hf_cache.web.context import ServiceSlot, WebContext, new_cache_token
 from jupyter_hf_cache.web.credentials import PasswordAuthenticator
+from jupyter_hf_cache.worker import Assignment
+from jupyter_hf_cache.workers import CannotStart, Orders, Supervisor
 
 if TYPE_CHECKING:
     from jupyter_hf_cache.service import CacheService
 
 DEFAULT_PORT = 8484
-
-_POLL_SECONDS = 0.05
+MOST_WORKERS = 64
 
 _USAGE = """\
 Hugging Face cache {version} at {url}
@@ -60,11 +64,13 @@ class ServeApp(JupyterApp):
         jupyter hf-cache serve
         jupyter hf-cache serve --port 8080 --ip 0.0.0.0 --HfCache.allow_anonymous=network
         jupyter hf-cache serve --cache-dir /data/hf --upstream https://hf-mirror.example.org
+        jupyter hf-cache serve --workers 4
     """
     classes = [HfCache]  # noqa: RUF012 - traitlets declares it so
     aliases = {  # noqa: RUF012
         "port": "ServeApp.port",
         "ip": "ServeApp.ip",
+        "workers": "ServeApp.workers",
         "cache-dir": "HfCache.cache_dir",
         "upstream": "HfCache.default_upstream",
         "config": "JupyterApp.config_file",
@@ -79,6 +85,13 @@ class ServeApp(JupyterApp):
     port = Integer(
         DEFAULT_PORT, min=0, max=65535, help="The port to listen on; 0 for any free one."
     ).tag(config=True)
+    workers = Integer(
+        1,
+        min=1,
+        max=MOST_WORKERS,
+        help="""How many processes answer on the port. One is enough for a few people; more use more
+        processors, and take about 80 MB each.""",
+    ).tag(config=True)
     stop_seconds = Float(
         30.0, min=0, help="Seconds that running answers get to finish when the server is stopped."
     ).tag(config=True)
@@ -87,89 +100,111 @@ class ServeApp(JupyterApp):
     def _default_log_level(self) -> int:
         return 20
 
+    @catch_config_error
+    def initialize(self, argv: Sequence[str] | None = None) -> None:
+        """Read the configuration."""
+        super().initialize(argv)
+        self.cache = HfCache(parent=self)
+
     def start(self) -> None:
-        """Serve until a signal comes.
+        """Serve until a signal comes; a second one ends it without waiting.
 
         Raises:
-            SystemExit: 1, with one line on stderr, if the server cannot start.
+            SystemExit: 1, with one line on stderr, if the server cannot start or go on.
         """
         super().start()
-        self.cache = HfCache(parent=self)
         try:
+            if self.workers > 1 and os.name != "posix":
+                raise CannotStart("--workers needs Linux or macOS; leave it at 1 here.")
             password, invented = self._choose_password()
-            sockets = self._bind()
-            service = self._open_service()
-        except _CannotStart as why:
+            asyncio.run(self._run(self._bind(), password, password if invented else None))
+        except CannotStart as why:
             print(f"jupyter hf-cache serve: {why}", file=sys.stderr)
             self.exit(1)
-        asyncio.run(self._serve(service, sockets, password, invented))
+
+    def make_context(self, service: CacheService, password: str, cache_token: str) -> WebContext:
+        """What the handlers of one process share."""
+        return WebContext(
+            slot=ServiceSlot(service),
+            authenticator=PasswordAuthenticator(password),
+            options=self.cache.access_options(ip=self.ip, names=_own_names(self.ip)),
+            cache_token=cache_token,
+            log=self.log,
+        )
 
     def _choose_password(self) -> tuple[str, bool]:
         """The admin password, and whether it was made up just now."""
         try:
             password = self.cache.read_admin_password()
         except TraitError as error:
-            raise _CannotStart(str(error)) from None
+            raise CannotStart(str(error)) from None
         return (password, False) if password else (secrets.token_urlsafe(18), True)
 
     def _bind(self) -> list[socket.socket]:
         try:
             return bind_sockets(self.port, self.ip)
         except OSError as error:
-            raise _CannotStart(
+            raise CannotStart(
                 f"cannot listen on {self.ip} port {self.port} ({error.strerror}). "
                 "Choose another with --port."
             ) from None
 
-    def _open_service(self) -> CacheService:
-        opening: Future[CacheService] = open_in_thread(self.cache)
-        try:
-            return opening.result()
-        except Exception as error:
-            raise _CannotStart(describe_failure(error)) from None
-
-    async def _serve(
-        self,
-        service: CacheService,
-        sockets: list[socket.socket],
-        password: str,
-        invented: bool,
-    ) -> None:
-        stop = _signalled()
-        context = WebContext(
-            slot=ServiceSlot(service),
-            authenticator=PasswordAuthenticator(password),
-            options=self.cache.access_options(ip=self.ip, names=_own_names(self.ip)),
-            log=self.log,
+    async def _run(self, sockets: list[socket.socket], password: str, invented: str | None) -> None:
+        port = sockets[0].getsockname()[1]
+        address = Address(f"http://{connect_host(self.ip)}:{port}", "/")
+        token = new_cache_token()
+        if self.workers == 1:
+            service = await self._open_service()
+            base_path = default_base_path(service)
+            context = self.make_context(service, password, token)
+            stop = _signalled()
+            with self._announced(address, token):
+                self._tell(base_path, address, invented)
+                await serve(context, sockets, stop, self.stop_seconds)
+            return
+        supervisor = Supervisor(
+            self.workers, self._orders(sockets, password, token), sockets, self.log
         )
-        server = make_server(context)
-        server.add_sockets(sockets)
-        address = Address(f"http://{connect_host(self.ip)}:{sockets[0].getsockname()[1]}", "/")
-        file = self._write_runtime_file(address, context)
-        self._tell(service, address, password if invented else None)
-        await stop
-        self.log.info("stopping: no new requests, %d still running", len(context.running))
-        server.stop()
-        await _wait_for(context.running, self.stop_seconds)
-        await server.close_all_connections()
-        if file is not None:
-            runtime_file.remove(file)
-        context.slot.take()
-        context.pools.close()
-        await asyncio.to_thread(service.close)
+        base_path = await supervisor.start()
+        stop = _signalled()
+        with self._announced(address, token):
+            self._tell(base_path, address, invented)
+            await supervisor.run(stop)
 
-    def _write_runtime_file(self, address: Address, context: WebContext) -> Path | None:
-        directory = Path(jupyter_runtime_dir())
+    async def _open_service(self) -> CacheService:
+        try:
+            return await asyncio.wrap_future(open_in_thread(self.cache))
+        except Exception as error:
+            raise CannotStart(describe_failure(error)) from None
+
+    def _orders(self, sockets: list[socket.socket], password: str, cache_token: str) -> Orders:
+        assignment = Assignment(
+            number=1,
+            argv=list(self.argv),
+            password=password,
+            cache_token=cache_token,
+            sockets=[one.fileno() for one in sockets],
+        )
+        environ = {name: value for name, value in os.environ.items() if name != PASSWORD_VARIABLE}
+        return Orders(assignment, environ, self.stop_seconds)
+
+    @contextmanager
+    def _announced(self, address: Address, token: str) -> Iterator[None]:
+        """Let clients of this user find the server for as long as it runs."""
+        directory, file = Path(jupyter_runtime_dir()), None
         try:
             runtime_file.sweep(directory)
-            return runtime_file.write(directory, address.url, context.cache_token, __version__)
+            file = runtime_file.write(directory, address.url, token, __version__)
         except OSError as error:
             self.log.warning("no runtime file (%s): clients have to be given the URL", error)
-            return None
+        try:
+            yield
+        finally:
+            if file is not None:
+                runtime_file.remove(file)
 
-    def _tell(self, service: CacheService, address: Address, password: str | None) -> None:
-        distribution = default_distribution(service)
-        endpoint = address.endpoint(distribution.base_path if distribution else "BASE_PATH")
+    def _tell(self, base_path: str, address: Address, password: str | None) -> None:
+        endpoint = address.endpoint(base_path or "BASE_PATH")
         text = _USAGE.format(version=__version__, url=address.url, endpoint=endpoint)
         if connect_host(self.ip) != self.ip:
             text += f"From other machines write {socket.gethostname()} for the host.\n"
@@ -181,32 +216,17 @@ class ServeApp(JupyterApp):
         print(text, flush=True)
 
 
-class _CannotStart(Exception):
-    """The server cannot start; the text says why and what to do."""
+def _signalled() -> Stop:
+    """Asked for by the signals that end a process."""
+    loop, stop = asyncio.get_running_loop(), Stop()
 
-
-def _signalled() -> asyncio.Future[None]:
-    """Done when the process is told to end."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[None] = loop.create_future()
-
-    def end() -> None:
-        if not future.done():
-            future.set_result(None)
-
-    def finish(*_: Any) -> None:
-        loop.call_soon_threadsafe(end)
+    def ask(*_: Any) -> None:
+        loop.call_soon_threadsafe(stop.ask)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         # Handlers of the loop are missing on Windows.
-        signal.signal(number, finish)
-    return future
-
-
-async def _wait_for(running: set[object], seconds: float) -> None:
-    deadline = asyncio.get_running_loop().time() + seconds
-    while running and asyncio.get_running_loop().time() < deadline:
-        await asyncio.sleep(_POLL_SECONDS)
+        signal.signal(number, ask)
+    return stop
 
 
 def _own_names(ip: str) -> tuple[str, ...]:
