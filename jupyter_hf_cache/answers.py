@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from jupyter_hf_cache.storage.interface import BlobReader
+from jupyter_hf_cache.storage.interface import BlobId, BlobReader
 from jupyter_hf_cache.upstream.fill import Fill
 
 
@@ -64,6 +64,23 @@ class FillBody:
         self.fill.leave()
 
 
+@dataclass(slots=True)
+class PartsBody:
+    """Several bodies, one behind the other: ranges and the text between them.
+
+    Args:
+        held: what has to be closed; the pieces themselves are not.
+    """
+
+    pieces: list[BytesBody | BlobBody | FillBody]
+    held: list[Closable]
+
+    def close(self) -> None:
+        """Give up whatever the pieces are read from."""
+        for one in self.held:
+            one.close()
+
+
 class StreamBody:
     """Bytes that come straight from the upstream. `chunks` blocks and is read in a worker thread.
 
@@ -97,12 +114,17 @@ class Answer:
         headers: complete but for what the connection itself needs; `Content-Length` where it is
         known.
         result: "hit", "miss", "stale", "forwarded" or "": for the log and the counters.
+        until: Unix time in seconds up to which the same caller gets the same answer without anybody
+            being asked; 0 where that cannot be said.
+        blob: the kept blob whose bytes are in memory as `body`.
     """
 
     status: int
     headers: dict[str, str] = field(default_factory=dict)
     body: Body | None = None
     result: str = ""
+    until: float = 0.0
+    blob: BlobId | None = None
 
     def close(self) -> None:
         """Give up the body."""

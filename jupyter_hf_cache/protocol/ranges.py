@@ -16,7 +16,6 @@ MAX_RANGES = 64
 
 _UNIT = re.compile(r"\s*bytes\s*=", re.IGNORECASE)
 _SPEC = re.compile(r"([0-9]*)-([0-9]*)")
-_OPEN_ENDED = re.compile(r"\s*bytes\s*=\s*[0-9]+-\s*", re.IGNORECASE)
 _CONTENT_RANGE = re.compile(r"\s*bytes\s+([0-9]+)-([0-9]+)/([0-9]+|\*)\s*", re.IGNORECASE)
 _FAR_AWAY = 10**18
 
@@ -33,7 +32,8 @@ class ByteRange:
 
 
 def parse_range(header: str | None, size: int) -> list[ByteRange] | None:
-    """The ranges a request asks for, inside `[0, size)`, in the order asked.
+    """The ranges a request asks for, inside `[0, size)`, in the order asked. Those that overlap or
+    touch are one, at the place of the first of them.
 
     Args:
         header: the value of `Range`, or None.
@@ -54,7 +54,7 @@ def parse_range(header: str | None, size: int) -> list[ByteRange] | None:
     ranges = [found for spec in specs if (found := _place(spec, size)) is not None]
     if not ranges:
         raise RangeNotSatisfiable(size)
-    return None if _is_flood(ranges) else ranges
+    return None if _is_flood(ranges) else _merged(ranges)
 
 
 def content_range(r: ByteRange, size: int) -> str:
@@ -75,8 +75,8 @@ def parse_content_range(value: str | None) -> tuple[ByteRange, int | None] | Non
 
 
 def is_open_ended(header: str) -> bool:
-    """Whether the header is one range that runs to the end: `bytes=5-`."""
-    return _OPEN_ENDED.fullmatch(header) is not None
+    """Whether a range of the header runs to the end, wherever that is: `bytes=5-`."""
+    return any(first is not None and last is None for first, last in _specs(header))
 
 
 def _specs(header: str | None) -> list[tuple[int | None, int | None]]:
@@ -108,6 +108,19 @@ def _place(spec: tuple[int | None, int | None], size: int) -> ByteRange | None:
     if first >= size:
         return None
     return ByteRange(first, size if last is None else min(last + 1, size))
+
+
+def _merged(ranges: list[ByteRange]) -> list[ByteRange]:
+    """The same bytes without any of them twice."""
+    by_start = sorted(range(len(ranges)), key=lambda index: ranges[index].start)
+    groups: list[tuple[int, ByteRange]] = []
+    for index in by_start:
+        place, r = index, ranges[index]
+        if groups and r.start <= groups[-1][1].end:
+            before, reached = groups.pop()
+            place, r = min(before, index), ByteRange(reached.start, max(reached.end, r.end))
+        groups.append((place, r))
+    return [r for _, r in sorted(groups, key=lambda group: group[0])]
 
 
 def _is_flood(ranges: list[ByteRange]) -> bool:

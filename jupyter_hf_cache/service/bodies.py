@@ -10,19 +10,33 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from jupyter_hf_cache.answers import Answer, BlobBody, BytesBody, FillBody
-from jupyter_hf_cache.errors import RangeNotSatisfiable, UpstreamError
+from jupyter_hf_cache.answers import (
+    Answer,
+    BlobBody,
+    BytesBody,
+    Closable,
+    FillBody,
+    PartsBody,
+)
+from jupyter_hf_cache.errors import RangeNotSatisfiable, StorageError, UpstreamError
 from jupyter_hf_cache.protocol.digests import Digest
+from jupyter_hf_cache.protocol.multipart import Multipart
 from jupyter_hf_cache.protocol.paths import HubRequest, resolve_path
-from jupyter_hf_cache.protocol.ranges import ByteRange, content_range, is_open_ended, parse_range
+from jupyter_hf_cache.protocol.ranges import ByteRange, is_open_ended, parse_range
 from jupyter_hf_cache.service.caller import Caller
 from jupyter_hf_cache.service.claims import origin_delivers
-from jupyter_hf_cache.service.heads import file_headers, not_modified, range_applies
-from jupyter_hf_cache.service.unkept import stream_unkept
+from jupyter_hf_cache.service.heads import (
+    file_headers,
+    not_modified,
+    range_applies,
+    say_which_bytes,
+)
+from jupyter_hf_cache.service.unkept import stream_parts, stream_unkept
 from jupyter_hf_cache.service.usage import Usage
 from jupyter_hf_cache.storage.blockmap import whole_blocks
 from jupyter_hf_cache.storage.budget import Budget
@@ -37,6 +51,9 @@ logger = logging.getLogger(__name__)
 # A file this small is fetched whole for any range of it: cheaper than keeping a partial, and
 # verified.
 SMALL = 1024 * 1024
+# Up to here bytes are read where the answer is made: most requests are for small files, and a
+# second thread would cost more than the reading.
+IN_MEMORY = 64 * 1024
 _MAX_CLAIMS_IN_SIDECAR = 64
 _PROVED_IN_MEMORY = 100_000
 
@@ -69,29 +86,26 @@ class Bodies:
             return is_empty(claim)
         blob = BlobId.of(digest, caller.remote.origin_id)
         try:
-            part = self._range(claim, headers, resumable=True)
+            parts = self._ranges(claim, headers, resumable=True)
         except RangeNotSatisfiable:
             return True
-        if part is None or is_open_ended(headers.get("Range", "")):
+        if parts is None or is_open_ended(headers.get("Range", "")):
             return self._store.size_of(blob) is not None
-        origin_id = caller.remote.origin_id
-        return self._store.holds(blob, claim.size, origin_id, part.start, part.end)
+        size, origin_id = claim.size, caller.remote.origin_id
+        return all(self._store.holds(blob, size, origin_id, part.start, part.end) for part in parts)
 
     def head(
         self, request: HubRequest, claim: Claim, headers: Mapping[str, str], stale: str
     ) -> Answer:
         """Answer HEAD: what a GET would say, without bytes."""
         answer_headers = file_headers(claim, request.file or "", stale)
-        if not_modified(headers, claim):
+        if not_modified(headers, claim.etag):
             return Answer(304, answer_headers, result="hit")
-        wanted = self._range(claim, headers, resumable=True)
-        if wanted is not None and claim.size is not None:
-            answer_headers["Content-Range"] = content_range(wanted, claim.size)
-            answer_headers["Content-Length"] = str(wanted.end - wanted.start)
-            return Answer(206, answer_headers, result="hit")
-        if claim.size is not None:
-            answer_headers["Content-Length"] = str(claim.size)
-        return Answer(200, answer_headers, result="hit")
+        if claim.size is None:
+            return Answer(200, answer_headers, result="hit")
+        wanted = self._ranges(claim, headers, resumable=True)
+        status, _ = say_which_bytes(answer_headers, claim.size, wanted)
+        return Answer(status, answer_headers, result="hit")
 
     def answer(
         self,
@@ -109,26 +123,27 @@ class Bodies:
             StorageError: the disk refuses.
         """
         answer_headers = file_headers(claim, request.file or "", stale)
-        if not_modified(headers, claim):
+        if not_modified(headers, claim.etag):
             return Answer(304, answer_headers, result="hit")
         digest = Digest.from_etag(claim.etag)
         if digest is None or claim.size is None:
             source = _source(request, caller, claim)
             return stream_unkept(source, claim, answer_headers, on_damage=lambda sent: None)
         blob = BlobId.of(digest, caller.remote.origin_id)
-        wanted = self._range(claim, headers, resumable=not self._taints.is_tainted(blob))
-        status, start, end = 200, 0, claim.size
-        if wanted is not None:
-            status, start, end = 206, wanted.start, wanted.end
-            answer_headers["Content-Range"] = content_range(wanted, claim.size)
-        answer_headers["Content-Length"] = str(end - start)
+        ranges = self._ranges(claim, headers, resumable=not self._taints.is_tainted(blob))
+        status, framing = say_which_bytes(answer_headers, claim.size, ranges)
+        parts = ranges or [ByteRange(0, claim.size)]
+        open_ended = is_open_ended(headers.get("Range", ""))
+        wanted = _Wanted(
+            parts,
+            framing,
+            completing=any(
+                part.end == claim.size and (ranges is None or part.start == 0 or open_ended)
+                for part in parts
+            ),
+        )
         source = _source(request, caller, claim)
-        completing = end == claim.size and (
-            wanted is None or start == 0 or is_open_ended(headers.get("Range", ""))
-        )
-        return self._with_bytes(
-            Answer(status, answer_headers), blob, claim, source, start, end, completing=completing
-        )
+        return self._with_bytes(Answer(status, answer_headers), blob, claim, source, wanted)
 
     def _with_bytes(
         self,
@@ -136,10 +151,7 @@ class Bodies:
         blob: BlobId,
         claim: Claim,
         source: Source,
-        start: int,
-        end: int,
-        *,
-        completing: bool,
+        wanted: _Wanted,
     ) -> Answer:
         size = claim.size or 0
         if answer.status == 200 and is_empty(claim):
@@ -147,40 +159,60 @@ class Bodies:
             return answer
         reader = self._open_proved(blob, claim, source)
         if reader is None and source.client.remote.policy != "streamed":
-            whole = completing or size <= SMALL
-            part = (0, size) if whole else whole_blocks(start, end, size)
-            fill = self._fills.open(
-                blob,
-                size,
-                source,
-                range_safe=_believable(source),
-                part=None if whole else part,
-            )
-            if fill is not None:
-                (fill.want_all if whole else lambda: fill.want(*part))()
+            follows = self._follow(blob, size, source, wanted)
+            if follows:
                 self._usage.miss()
-                answer.body = FillBody(fill, start, end, completing=whole)
-                answer.result = "miss"
+                answer.body, answer.result = wanted.arrange(follows, follows), "miss"
                 return answer
             reader = self._open_proved(blob, claim, source)
         if reader is None:
             self._usage.miss()
+            if wanted.framing is not None:
+                return stream_parts(source, answer.headers, wanted.framing)
             return stream_unkept(
                 source,
                 claim,
                 answer.headers,
-                None if completing else ByteRange(start, end),
+                None if wanted.completing else wanted.parts[0],
                 on_damage=lambda sent: self._taints.taint(blob, sent=sent, quarantined=Path()),
             )
         self._budget.note_used(blob)
-        self._usage.hit(end - start)
-        answer.body, answer.result = BlobBody(reader, start, end), "hit"
+        self._usage.hit(sum(map(len, wanted.parts)))
+        kept = [BlobBody(reader, part.start, part.end) for part in wanted.parts]
+        answer.body, answer.result = wanted.arrange(kept, [reader]), "hit"
+        if isinstance(answer.body, BlobBody) and len(wanted.parts[0]) <= IN_MEMORY:
+            answer.body, answer.blob = _taken_into_memory(answer.body), blob
         return answer
 
-    def _range(
+    def _follow(self, blob: BlobId, size: int, source: Source, wanted: _Wanted) -> list[FillBody]:
+        """Join or start the fill, once for each part; empty if the bytes cannot be kept now."""
+        whole = wanted.completing or size <= SMALL
+        joined: list[FillBody] = []
+        try:
+            for part in wanted.parts:
+                blocks = None if whole else whole_blocks(part.start, part.end, size)
+                fill = self._fills.open(
+                    blob, size, source, range_safe=_believable(source), part=blocks
+                )
+                if fill is None:
+                    break
+                joined.append(FillBody(fill, part.start, part.end, completing=whole))
+                if blocks is None:
+                    fill.want_all()
+                else:
+                    fill.want(*blocks)
+            else:
+                return joined
+        except BaseException:
+            _close(joined)
+            raise
+        _close(joined)
+        return []
+
+    def _ranges(
         self, claim: Claim, headers: Mapping[str, str], *, resumable: bool
-    ) -> ByteRange | None:
-        """Return the one range to answer with, or None for the whole file.
+    ) -> list[ByteRange] | None:
+        """Return the ranges to answer with, or None for the whole file.
 
         Not `resumable`: somebody may hold wrong bytes under this digest. Completing those would
         forge a file under the right name, so a resume gets the whole file, and a bounded range an
@@ -190,9 +222,7 @@ class Bodies:
         if not value or claim.size is None or not range_applies(headers, claim):
             return None
         ranges = parse_range(value, claim.size)
-        if ranges is None or len(ranges) != 1:
-            return None
-        if not resumable:
+        if ranges is not None and not resumable:
             if is_open_ended(value):
                 return None
             raise UpstreamError(
@@ -200,9 +230,7 @@ class Bodies:
                 advice="Download the whole file again.",
                 status=503,
             )
-        if ranges[0].start >= claim.size:
-            raise RangeNotSatisfiable(claim.size)
-        return ranges[0]
+        return ranges
 
     # -- proofs
 
@@ -276,6 +304,46 @@ _EMPTY = frozenset(
 def is_empty(claim: Claim) -> bool:
     """Return whether the file has no bytes: nobody has to be asked for them, and none are kept."""
     return claim.size == 0 and claim.etag in _EMPTY
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """The bytes of one answer.
+
+    Args:
+        framing: what stands between the parts, if there are several.
+        completing: the answer reaches the end of the file in a way that may complete it.
+    """
+
+    parts: list[ByteRange]
+    framing: Multipart | None
+    completing: bool
+
+    def arrange(
+        self, bodies: Sequence[BlobBody | FillBody], held: Sequence[Closable]
+    ) -> BlobBody | FillBody | PartsBody:
+        """Return the body of an answer whose parts are `bodies`."""
+        if self.framing is None:
+            return bodies[0]
+        pieces: list[BytesBody | BlobBody | FillBody] = []
+        for number, body in enumerate(bodies):
+            pieces += [BytesBody(self.framing.before(number)), body]
+        return PartsBody([*pieces, BytesBody(self.framing.end)], list(held))
+
+
+def _close(bodies: Iterable[FillBody]) -> None:
+    for body in bodies:
+        body.close()
+
+
+def _taken_into_memory(body: BlobBody) -> BytesBody:
+    try:
+        data = body.reader.read(body.start, body.end - body.start)
+    finally:
+        body.close()
+    if len(data) != body.end - body.start:
+        raise StorageError("A kept file became shorter while it was read.")
+    return BytesBody(data)
 
 
 def _source(request: HubRequest, caller: Caller, claim: Claim) -> Source:

@@ -39,6 +39,7 @@ from jupyter_hf_cache.service.heads import missing_file
 from jupyter_hf_cache.service.inventory import Inventory
 from jupyter_hf_cache.service.metadata import Metadata
 from jupyter_hf_cache.service.options import ServiceOptions
+from jupyter_hf_cache.service.ready import ReadyAnswers
 from jupyter_hf_cache.service.revisions import Revisions
 from jupyter_hf_cache.service.tokens import Tokens
 from jupyter_hf_cache.service.usage import Usage
@@ -71,6 +72,7 @@ class CacheService:
         config: remotes and distributions.
         secrets: the installation's key.
         generations: counters by which the processes on one directory tell each other of changes.
+        ready: answers in memory, which the event loop may give by itself.
         problems: what people should know, in words.
     """
 
@@ -123,7 +125,9 @@ class CacheService:
 
     def _open_parts(self) -> None:
         options = self.options
-        self.store = LocalBlobStore(options.cache_dir)
+        self.store = LocalBlobStore(
+            options.cache_dir, on_removed=lambda: self.generations.advance("content")
+        )
         limit = options.cache_size_limit
         self._ledger = Ledger((options.state_dir or options.cache_dir / "state") / "ledger")
         self.budget = Budget(
@@ -178,6 +182,7 @@ class CacheService:
             single_user=options.single_user,
             offline=options.offline,
         )
+        self.ready = ReadyAnswers(self.generations, self.usage, self.budget)
         self.inventory = Inventory(self)
         self.tokens = Tokens(self)
         self._lock = threading.Lock()
@@ -205,6 +210,7 @@ class CacheService:
         """Stop fills, write what is pending, close the tables."""
         self.fills.stop()
         with contextlib.suppress(StorageError):
+            self.ready.settle()
             self.usage.flush()
         self.budget.close()
         with self._lock:
@@ -236,6 +242,7 @@ class CacheService:
         Raises:
             HfCacheError: anything that is answered with an error.
         """
+        epoch = self.ready.epoch()
         distribution, rest = self._distribution(path)
         if rest in ("", "/"):
             raise NotFound(
@@ -251,7 +258,11 @@ class CacheService:
             if caller.public_only and caller.identity != ANONYMOUS_IDENTITY:
                 self._check_own_right(request, caller, headers, body)
                 caller = self._as_anonymous(caller)
-            return self._dispatch(request, caller, headers, body)
+                return self._dispatch(request, caller, headers, body)
+            answer = self._dispatch(request, caller, headers, body)
+            if request.kind is Kind.RESOLVE:
+                self.ready.remember(epoch, path, query, headers, asker, answer)
+            return answer
         except UpstreamAnswer as refused:
             _name_the_refusal(refused, caller)
             raise

@@ -110,8 +110,12 @@ class Files:
         if claim.absent:
             raise missing_file(claim.commit)
         if request.method == "HEAD":
-            return self._bodies.head(request, claim, headers, found.stale)
-        return self._bodies.answer(request, caller, claim, headers, found.stale)
+            answer = self._bodies.head(request, claim, headers, found.stale)
+        else:
+            answer = self._bodies.answer(request, caller, claim, headers, found.stale)
+        if not found.stale:
+            answer.until = self._holds_until(request, caller, claim)
+        return answer
 
     def find(self, request: HubRequest, caller: Caller, headers: Mapping[str, str]) -> Found:
         """Return the claim on the file, after the right to read it was established.
@@ -130,6 +134,24 @@ class Files:
             return Found(self._ask(question, caller, known))
         except UpstreamError as error:
             return self._without_upstream(question, caller, error)
+
+    def _holds_until(self, request: HubRequest, caller: Caller, claim: Claim) -> float:
+        """Return the Unix time up to which nobody has to be asked about this file, 0 if it is
+        over."""
+        repo, revision, now = request.repo, request.revision or "", time.time()
+        if repo is None or not self._may_read(caller, repo, now):
+            return 0.0
+        verdict = self._rights.verdict(caller.scope, caller.identity, repo)
+        until = verdict.checked + self._lifetimes.access if verdict is not None else 0.0
+        if is_commit(revision):
+            return until
+        pointer = self._revisions.get(caller, repo, revision)
+        changed = self._changes.last(caller.scope, repo)
+        if pointer is None or pointer.commit != claim.commit:
+            return 0.0
+        if not is_fresh(pointer, self._lifetimes.revision, now, changed):
+            return 0.0
+        return min(until, pointer.checked + self._lifetimes.revision)
 
     def check_right(self, caller: Caller, repo: RepoRef) -> None:
         """Establish the right to read the files of a repo where no file is asked for.

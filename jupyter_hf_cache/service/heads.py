@@ -1,7 +1,7 @@
 """The head of a file's answer.
 
-Responsible for: the headers that clients build their own cache on, and the answer for a file that
-a commit does not have.
+Responsible for: the headers that clients build their own cache on, how ranges are announced, and
+the answer for a file that a commit does not have.
 Not responsible for: headers that every answer carries (`protocol.headers.sandbox_headers`).
 """
 
@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 
 from jupyter_hf_cache.errors import UpstreamAnswer
+from jupyter_hf_cache.protocol.multipart import Multipart
+from jupyter_hf_cache.protocol.ranges import ByteRange, content_range
 from jupyter_hf_cache.storage.records import Claim
 
 _TEXT = frozenset(
@@ -75,6 +77,27 @@ def content_type(claim: Claim, file: str) -> str:
     return "application/octet-stream"
 
 
+def say_which_bytes(
+    headers: dict[str, str], size: int, wanted: list[ByteRange] | None
+) -> tuple[int, Multipart | None]:
+    """Complete the headers of an answer that holds some ranges, or (None) the whole file.
+
+    Returns:
+        The status, and what frames the parts if there are several.
+    """
+    if wanted is None:
+        headers["Content-Length"] = str(size)
+        return 200, None
+    if len(wanted) == 1:
+        headers["Content-Range"] = content_range(wanted[0], size)
+        headers["Content-Length"] = str(len(wanted[0]))
+        return 206, None
+    framing = Multipart(wanted, size, headers["Content-Type"])
+    headers["Content-Type"] = framing.media_type
+    headers["Content-Length"] = str(len(framing))
+    return 206, framing
+
+
 def missing_file(commit: str) -> UpstreamAnswer:
     """Return the Hub's own answer for a file that a commit does not have."""
     return UpstreamAnswer(
@@ -91,11 +114,11 @@ def wants_fresh(headers: Mapping[str, str]) -> bool:
     return "no-cache" in headers.get("Cache-Control", "").lower()
 
 
-def not_modified(headers: Mapping[str, str], claim: Claim) -> bool:
-    """Return whether `If-None-Match` names what the client would get."""
+def not_modified(headers: Mapping[str, str], etag: str) -> bool:
+    """Return whether `If-None-Match` names what the client would get (`etag`, unquoted)."""
     value = headers.get("If-None-Match", "")
     tags = {tag.strip().removeprefix("W/").strip('"') for tag in value.split(",")}
-    return bool(value) and (claim.etag in tags or "*" in tags)
+    return bool(value) and (etag in tags or "*" in tags)
 
 
 def range_applies(headers: Mapping[str, str], claim: Claim) -> bool:

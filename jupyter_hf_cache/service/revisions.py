@@ -30,6 +30,7 @@ class Revisions:
 
     def __init__(self, table: StateTable, generations: Generations) -> None:
         self._table = table
+        self._generations = generations
         self._memory: RowMemory[_Key, Revision] = RowMemory(
             generations,
             "content",
@@ -55,9 +56,13 @@ class Revisions:
         if row is not None and same and 0 <= record.checked - row.checked < _REWRITE_SECONDS:
             self._memory.put(key, record, written=False)
             return
+        former = row or self._read(key)
         self._memory.put(key, record, written=False)
         self._table.set(_row_of(key), asdict(record))
         self._memory.put(key, record, written=True)
+        if former is not None and former.commit != record.commit:
+            # Else a HEAD answered here and a GET answered elsewhere would come from two commits.
+            self._generations.advance("content")
 
     def all(self) -> Iterator[tuple[str, str, str, str]]:
         """Yield (scope, "type/id" as kept in keys, revision, commit) for every identity's refs."""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator
 from jupyter_hf_cache.answers import Answer, StreamBody
 from jupyter_hf_cache.errors import UpstreamError, VerificationFailed
 from jupyter_hf_cache.protocol.digests import Digest, Hasher
+from jupyter_hf_cache.protocol.multipart import Multipart
 from jupyter_hf_cache.protocol.ranges import ByteRange
 from jupyter_hf_cache.storage.records import Claim
 from jupyter_hf_cache.upstream.client import UpstreamResponse
@@ -63,6 +64,29 @@ def stream_unkept(
     chunks = _started(_resumed(source, 0, claim.size, claim.size))
     chunks = _verified(chunks, digest, claim.size, on_damage)
     return Answer(200, headers, StreamBody(chunks, chunks), result="miss")
+
+
+def stream_parts(source: Source, headers: dict[str, str], framing: Multipart) -> Answer:
+    """Answer with several ranges straight from the upstream, one after the other.
+
+    Raises:
+        UpstreamError, UpstreamAnswer: the upstream refuses before the first byte.
+    """
+    ranges = [_resumed(source, part.start, part.end, framing.size) for part in framing.parts]
+    ranges[0] = _started(ranges[0])
+
+    def framed() -> Chunks:
+        try:
+            for number, chunks in enumerate(ranges):
+                yield framing.before(number)
+                yield from chunks
+            yield framing.end
+        finally:
+            for chunks in ranges:
+                chunks.close()
+
+    body = framed()
+    return Answer(206, headers, StreamBody(body, body), result="miss")
 
 
 def _resumed(source: Source, start: int, end: int, size: int) -> Chunks:

@@ -32,19 +32,19 @@ class Usage:
 
     def hit(self, size: int) -> None:
         """An answer of `size` bytes came from disk."""
-        self._add(hits=1, bytes_from_cache=size)
+        self.add(hits=1, bytes_from_cache=size)
 
     def miss(self) -> None:
         """An answer had to come from upstream."""
-        self._add(misses=1)
+        self.add(misses=1)
 
     def fetched(self, size: int) -> None:
         """`size` bytes came from upstream."""
-        self._add(bytes_from_upstream=size)
+        self.add(bytes_from_upstream=size)
 
     def saved_call(self) -> None:
         """A question was answered without asking upstream."""
-        self._add(calls_saved=1)
+        self.add(calls_saved=1)
 
     def today(self) -> dict[str, int]:
         """Return today's counters."""
@@ -76,7 +76,8 @@ class Usage:
                 self._pending.update(pending)
             raise
 
-    def _add(self, **counts: int) -> None:
+    def add(self, **counts: int) -> None:
+        """Count several things at once, each by its name in `NAMES`; writes now and then."""
         with self._lock:
             self._pending.update(counts)
             due = time.monotonic() - self._flushed > _FLUSH_SECONDS

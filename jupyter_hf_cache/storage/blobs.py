@@ -21,7 +21,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,10 +102,12 @@ class LocalBlobStore:
 
     Args:
         root: the cache directory; its sub-directories are created (0700).
+        on_removed: called in the thread that did it whenever a kept blob is gone.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, on_removed: Callable[[], None] = lambda: None) -> None:
         self.root = root
+        self._on_removed = on_removed
         self.blob_dir = root / "blobs"
         self.partial_dir = root / "partial"
         self.quarantine_dir = root / "quarantine"
@@ -247,6 +249,7 @@ class LocalBlobStore:
             size = os.fstat(fd).st_size
             path.unlink(missing_ok=True)
             self._sidecar_path(blob).unlink(missing_ok=True)
+            self._on_removed()
             return Deleted(size) if unread else Deleted(0, in_use=size)
         finally:
             os.close(fd)

@@ -69,6 +69,7 @@ class StatusHandler(CacheHandler):
 def _status(service: CacheService) -> dict[str, Any]:
     repos = service.inventory.repos()
     running = [fill for fill in service.fills.reports() if fill.state in ("running", "verified")]
+    service.ready.settle()
     return {
         "cache_dir": str(service.options.cache_dir),
         "usage": {

@@ -8,14 +8,21 @@ Not responsible for: what the answer is (`service`), or who may ask (`web.entran
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from typing import ClassVar, Literal
+from collections.abc import Awaitable, Mapping
+from typing import ClassVar, Literal, cast
 from urllib.parse import unquote
 
 from tornado.iostream import StreamClosedError
 
 from jupyter_hf_cache import __version__
-from jupyter_hf_cache.answers import Answer, BlobBody, BytesBody, FillBody, StreamBody
+from jupyter_hf_cache.answers import (
+    Answer,
+    BlobBody,
+    BytesBody,
+    FillBody,
+    PartsBody,
+    StreamBody,
+)
 from jupyter_hf_cache.errors import BadRequest, VerificationFailed
 from jupyter_hf_cache.protocol.headers import sandbox_headers
 from jupyter_hf_cache.web.handler import CacheHandler
@@ -23,7 +30,6 @@ from jupyter_hf_cache.web.sendfile import BodySender, body_sender
 from jupyter_hf_cache.web.uploads import BodyPipe
 
 CHUNK_SIZE = 1024 * 1024
-_SMALL = 64 * 1024
 _MAX_QUESTION = 4 * 1024 * 1024
 _ATTEMPTS = 3
 # Between two steps behind a growing file: enough for more than a piece to arrive on a fast line.
@@ -110,9 +116,40 @@ class ContentHandler(CacheHandler):
         """Pass on."""
         await self._respond()
 
+    # -- from memory
+
+    def _give_ready(self) -> bool:
+        """Answer from memory, if the answer is there."""
+        service = self.context.service
+        request = self.request
+        found = service.ready.find(
+            request.method or "",
+            self.entrance.path,
+            request.query,
+            request.headers,
+            self.entrance,
+        )
+        if found is None:
+            return False
+        status, ready = found
+        if ready.rendered is None:
+            ready.rendered = _rendered(ready.headers, "hit", request.path)
+        self.set_status(status)
+        for name, value in cast("list[tuple[str, str]]", ready.rendered):
+            self.set_header(name, value)
+        if status == 304:
+            self.clear_header("Content-Length")
+            self.finish()
+        else:
+            self.finish(ready.body if request.method == "GET" else None)
+        self.context.settle_soon(service.ready)
+        return True
+
     # -- asking
 
     async def _respond(self) -> None:
+        if self._give_ready():
+            return
         for attempt in range(1, _ATTEMPTS + 1):
             answer = await self._answer()
             try:
@@ -152,7 +189,7 @@ class ContentHandler(CacheHandler):
         return await run(self._ask_in_thread, body)
 
     def _ask_in_thread(self, body: bytes | BodyPipe | None) -> Answer:
-        answer = self.context.service.answer(
+        return self.context.service.answer(
             self.request.method or "",
             self.request.query,
             self.request.headers,
@@ -160,12 +197,6 @@ class ContentHandler(CacheHandler):
             self.entrance.path,
             body,
         )
-        kept = answer.body
-        if isinstance(kept, BlobBody) and kept.end - kept.start <= _SMALL:
-            # Saves small files, which are most requests, the way through a second pool.
-            answer.body = BytesBody(kept.reader.read(kept.start, kept.end - kept.start))
-            kept.close()
-        return answer
 
     # -- sending
 
@@ -173,14 +204,13 @@ class ContentHandler(CacheHandler):
         self._set_head(answer)
         body = answer.body
         try:
-            if isinstance(body, FillBody):
-                await self._send_fill(body)
-            elif isinstance(body, BlobBody):
-                await self._send_blob(body)
-            elif isinstance(body, StreamBody):
+            if isinstance(body, StreamBody):
                 await self._send_stream(body)
-            elif isinstance(body, BytesBody):
-                self.write(body.data)
+            elif isinstance(body, PartsBody):
+                for piece in body.pieces:
+                    await self._send_piece(piece)
+            elif isinstance(body, (BytesBody, BlobBody, FillBody)):
+                await self._send_piece(body)
             await self.finish()
         except StreamClosedError:
             # The client left; nothing is wrong on this side.
@@ -188,15 +218,21 @@ class ContentHandler(CacheHandler):
 
     def _set_head(self, answer: Answer) -> None:
         self.set_status(answer.status)
-        for name, value in answer.headers.items():
+        for name, value in _rendered(answer.headers, answer.result, self.request.path):
             self.set_header(name, value)
-        name = unquote(self.request.path.rsplit("/", 1)[-1])
-        for header, value in sandbox_headers(answer.headers.get("Content-Type"), name).items():
-            self.set_header(header, value)
-        if answer.result:
-            self.set_header("X-HF-Cache-Result", answer.result)
         if answer.status == 304:
             self.clear_header("Content-Length")
+
+    async def _send_piece(self, body: BytesBody | BlobBody | FillBody) -> None:
+        if isinstance(body, FillBody):
+            await self._send_fill(body)
+        elif isinstance(body, BlobBody):
+            await self._send_blob(body)
+        else:
+            self.write(body.data)
+            if self._headers_written:
+                # What follows may go past Tornado's buffers.
+                await self.flush()
 
     async def _send_blob(self, body: BlobBody) -> None:
         offset = body.start
@@ -282,6 +318,15 @@ class ContentHandler(CacheHandler):
                 return
             self.write(data)
             await self.flush()
+
+
+def _rendered(headers: Mapping[str, str], result: str, path: str) -> list[tuple[str, str]]:
+    """The head of an answer, made harmless for browsers."""
+    name = unquote(path.rsplit("/", 1)[-1])
+    safe = {**headers, **sandbox_headers(headers.get("Content-Type"), name)}
+    if result:
+        safe["X-HF-Cache-Result"] = result
+    return list(safe.items())
 
 
 ROUTES: list[tuple[str, type[CacheHandler]]] = [(r"pulp/content/(.*)", ContentHandler)]

@@ -8,6 +8,7 @@ Not responsible for: opening the service (`app`, `standalone`).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import secrets
@@ -27,6 +28,7 @@ from jupyter_hf_cache.web.network import IPNetwork
 if TYPE_CHECKING:
     from jupyter_hf_cache.environment import Injection
     from jupyter_hf_cache.service import CacheService
+    from jupyter_hf_cache.service.ready import ReadyAnswers
 
 T = TypeVar("T")
 
@@ -36,6 +38,7 @@ _METADATA_THREADS = 32
 _DISK_THREADS = 8
 _SENDING_THREADS = 8
 _THROUGH_THREADS = 32
+_SETTLE_SECONDS = 1.0
 
 
 class Unavailable(HfCacheError):
@@ -140,6 +143,7 @@ class WebContext:
     pools: Pools = field(default_factory=Pools, repr=False)
     running: set[object] = field(default_factory=set, repr=False)
     on_activity: list[Callable[[datetime], None]] = field(default_factory=list, repr=False)
+    _settling: asyncio.TimerHandle | None = field(default=None, init=False, repr=False)
 
     @property
     def service(self) -> CacheService:
@@ -180,6 +184,18 @@ class WebContext:
     async def run_through(self, function: Callable[..., T], *args: object) -> T:
         """Run one step of passing a body through in its pool."""
         return await self._submit(self.pools.through, function, *args)
+
+    def settle_soon(self, ready: ReadyAnswers) -> None:
+        """Have what was answered from memory written down, once for all answers of a moment."""
+        if self._settling is None:
+            loop = asyncio.get_running_loop()
+            self._settling = loop.call_later(_SETTLE_SECONDS, self._settle, ready)
+
+    def _settle(self, ready: ReadyAnswers) -> None:
+        self._settling = None
+        # After the pools are closed the service does it itself.
+        with contextlib.suppress(RuntimeError):
+            self.pools.disk.submit(ready.settle)
 
     def touch(self) -> None:
         """Content is being asked for or sent: an idle culler must not end this server now."""

@@ -12,6 +12,7 @@ import ipaddress
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import quote
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -46,6 +47,8 @@ def parse_networks(values: Iterable[str]) -> tuple[IPNetwork, ...]:
     return tuple(ipaddress.ip_network(value.strip(), strict=False) for value in values)
 
 
+# Every request asks for the same few addresses, names and connections.
+@lru_cache(maxsize=128)
 def parse_address(text: str) -> IPAddress | None:
     """An IP address, or None. IPv4 written as IPv6 (`::ffff:127.0.0.1`) counts as IPv4."""
     try:
@@ -56,6 +59,7 @@ def parse_address(text: str) -> IPAddress | None:
     return mapped if isinstance(mapped, ipaddress.IPv4Address) else address
 
 
+@lru_cache(maxsize=128)
 def split_host(value: str) -> tuple[str, str] | None:
     """A `Host` header as (lower-case name without brackets, port or ""); None if it is
     malformed.
@@ -98,8 +102,7 @@ class Sender:
     @property
     def direct_loopback(self) -> bool:
         """From this machine, directly, and addressed to it by a name that cannot be rebound."""
-        name = split_host(self.host)
-        return self.same_machine and name is not None and is_loopback_name(name[0])
+        return self.same_machine and _is_loopback_host(self.host)
 
     @property
     def believable(self) -> bool:
@@ -121,12 +124,13 @@ def identify(
         scheme, host: as the server understood them.
         headers: request headers; looked up in lower case as well as in their usual form.
     """
+    if not _is_forwarded(frozenset(headers)):
+        return _direct(peer, scheme, host)
     found = {name.lower(): value for name, value in headers.items()}
-    forwarded = any(n in _FORWARDING_HEADERS or n.startswith("x-forwarded-") for n in found)
     address = parse_address(peer)
     trusted = address is not None and any(address in network for network in trusted_proxies)
     client, prefix = peer, ""
-    if forwarded and trusted:
+    if trusted:
         client = _last_untrusted(found.get("x-forwarded-for", ""), trusted_proxies) or peer
         told = _first(found.get("x-forwarded-proto") or found.get("x-scheme", "")).lower()
         scheme = told if told in ("http", "https") else scheme
@@ -135,14 +139,43 @@ def identify(
         prefix = _clean_prefix(_first(found.get("x-forwarded-prefix", "")))
     return Sender(
         peer=peer,
-        forwarded=forwarded,
-        trusted_proxy=forwarded and trusted,
+        forwarded=True,
+        trusted_proxy=trusted,
         client=client,
         scheme=scheme,
         host=host,
         prefix=prefix,
-        same_machine=not forwarded and address is not None and address.is_loopback,
+        same_machine=False,
     )
+
+
+@lru_cache(maxsize=128)
+def _is_forwarded(names: frozenset[str]) -> bool:
+    """Whether any of a request's header names says that somebody passed it on."""
+    lower = {name.lower() for name in names}
+    return any(name in _FORWARDING_HEADERS or name.startswith("x-forwarded-") for name in lower)
+
+
+@lru_cache(maxsize=128)
+def _direct(peer: str, scheme: str, host: str) -> Sender:
+    """Who sends without anybody in between."""
+    address = parse_address(peer)
+    return Sender(
+        peer=peer,
+        forwarded=False,
+        trusted_proxy=False,
+        client=peer,
+        scheme=scheme,
+        host=host,
+        prefix="",
+        same_machine=address is not None and address.is_loopback,
+    )
+
+
+@lru_cache(maxsize=128)
+def _is_loopback_host(host: str) -> bool:
+    name = split_host(host)
+    return name is not None and is_loopback_name(name[0])
 
 
 def _first(value: str) -> str:
