@@ -40,7 +40,7 @@ DEFAULT_LIMIT = 200 * 10**9
 DEFAULT_MIN_FREE = 10 * 10**9
 _FLUSH_SECONDS = 60.0
 _DISK_BLOCK = 4096
-_VICTIMS = 100
+_BATCH = 100
 # A disk may give room back only some time after a deletion: it is asked again a few times, instead
 # of evicting until it has.
 _ROUNDS = 4
@@ -331,7 +331,7 @@ class Budget:
         self._try_flush()
         freed = self._reclaim()
         after: Entry | None = None
-        while freed < wanted and (victims := self._ledger.oldest(after, _VICTIMS)):
+        while freed < wanted and (victims := self._ledger.oldest(after, _BATCH)):
             for victim in victims:
                 if freed < wanted and victim.key != but:
                     freed += self._drop(victim)
@@ -393,10 +393,14 @@ class Budget:
         self._store.tidy()
         with self._lock:
             self._reclaim()
-        for entry in itertools.chain(self._kept_without_record(), self._lying_about()):
+        found = itertools.chain(self._kept_without_record(), self._lying_about())
+        # A transaction for each would take a minute for what a lost ledger once held.
+        while batch := list(itertools.islice(found, _BATCH)):
             if stopped():
                 return
-            self._enter(entry)
+            with self._ledger.transaction():
+                for entry in batch:
+                    self._enter(entry)
         for entry in self._ledger.entries(""):
             if stopped():
                 return
@@ -417,9 +421,16 @@ class Budget:
         yield from map(_entry_of, self._store.leftovers())
 
     def _enter(self, entry: Entry) -> None:
+        """Record what was found, unless it counts already, or has gone since."""
         with self._ledger.transaction():
-            if self._ledger.get(entry.key) is None:
-                self._ledger.put(entry)
+            if self._ledger.get(entry.key) is not None or not self._is_there(entry.key):
+                return
+            if entry.key.startswith("blob/"):
+                reserved = self._ledger.get(partial_key(blob_of(entry.key)))
+                if reserved is not None and reserved.owner:
+                    # It was kept this moment: its fill is about to record it.
+                    return
+            self._ledger.put(entry)
 
 
 def _entry_of(found: Leftover) -> Entry:
