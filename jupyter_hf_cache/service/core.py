@@ -40,6 +40,7 @@ from jupyter_hf_cache.service.inventory import Inventory
 from jupyter_hf_cache.service.metadata import Metadata
 from jupyter_hf_cache.service.options import ServiceOptions
 from jupyter_hf_cache.service.ready import ReadyAnswers
+from jupyter_hf_cache.service.reconciling import Reconciling
 from jupyter_hf_cache.service.revisions import Revisions
 from jupyter_hf_cache.service.tokens import Tokens
 from jupyter_hf_cache.service.usage import Usage
@@ -196,7 +197,12 @@ class CacheService:
                 self.problems.append(f"The table {name} was corrupt; it was set aside and rebuilt.")
         if self._tables["files"].was_corrupt or self._tables["files"].count("claim/") == 0:
             self.inventory.rebuild()
-        self.budget.reconcile()
+        self._reconciling = Reconciling(self.budget)
+        if self._ledger.totals() == (0, 0):
+            # New or lost: until what lies about is counted, too much could be kept.
+            self.budget.reconcile()
+        else:
+            self._reconciling.start()
 
     def _make_defaults(self) -> None:
         """Create remote and distribution `default` unless somebody made other plans."""
@@ -209,6 +215,7 @@ class CacheService:
     def close(self) -> None:
         """Stop fills, write what is pending, close the tables."""
         self.fills.stop()
+        self._reconciling.stop()
         with contextlib.suppress(StorageError):
             self.ready.settle()
             self.usage.flush()
