@@ -10,19 +10,17 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fake_hub import BigFile, FakeHub
+from serve_process import DEADLINE, Serving, curl, refuses, wait_until
 
 from jupyter_hf_cache.discovery import find_server
 
 REMOTES = "pulp/api/v3/remotes/hugging_face/hugging-face/"
 BIG = BigFile(8 << 20, seed=3)
-DEADLINE = 60.0
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
 
@@ -33,71 +31,6 @@ def hub() -> Iterator[FakeHub]:
         repo = hub.repo("models", "tiny/model")
         repo.commit({"config.json": b'{"tiny": true}', "model.bin": BIG})
         yield hub
-
-
-class Serving:
-    """A running `serve`, and what it printed."""
-
-    def __init__(self, tmp_path: Path, hub: FakeHub, *options: str, **environ: str) -> None:
-        self.runtime_dir = tmp_path / "runtime"
-        self.environ = {
-            **{k: v for k, v in os.environ.items() if not k.startswith(("HF_", "JUPYTER_"))},
-            "JUPYTER_RUNTIME_DIR": str(self.runtime_dir),
-            "JUPYTER_DATA_DIR": str(tmp_path / "data"),
-            "JUPYTER_CONFIG_DIR": str(tmp_path / "config"),
-            **environ,
-        }
-        self.log = tmp_path / "log"
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "jupyter_hf_cache.standalone"),
-                    *("--port", "0", "--cache-dir", str(tmp_path / "cache")),
-                    *("--upstream", hub.url, "--HfCache.min_free_space=0", *options),
-                ],
-                env=self.environ,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-            )
-        self.printed = ""
-
-    def __enter__(self) -> Serving:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.printed += line
-            if not line.strip() and "pulp/api" in self.printed:
-                break
-        assert "export HF_ENDPOINT=" in self.printed, self.log.read_text()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.communicate()
-
-    @property
-    def endpoint(self) -> str:
-        return re.findall(r"export HF_ENDPOINT=(\S+)", self.printed)[0]
-
-    @property
-    def url(self) -> str:
-        return self.endpoint.partition("pulp/")[0]
-
-    def stop(self, number: int = signal.SIGTERM) -> int:
-        self.process.send_signal(number)
-        return self.process.wait(DEADLINE)
-
-
-def curl(*arguments: str) -> tuple[int, str]:
-    """The status and the body."""
-    done = subprocess.run(
-        ["curl", "-sS", "--max-time", "30", "-w", "\n%{http_code}", *arguments],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    body, _, status = done.stdout.rpartition("\n")
-    return int(status), body
 
 
 @pytest.fixture
@@ -114,13 +47,6 @@ def start_download(tmp_path: Path) -> Iterator[Callable[[str], subprocess.Popen[
     for process in running:
         process.kill()
         process.wait()
-
-
-def wait_until(condition: Callable[[], Any]) -> None:
-    end = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def run(*options: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -221,11 +147,6 @@ def test_an_answer_that_never_ends_does_not_hold_it_for_ever(
         assert serving.stop() == 0
         assert download.wait(DEADLINE) != 0
     hub.faults.release()
-
-
-def refuses(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 def test_a_taken_port_is_one_line_and_exit_1(tmp_path: Path) -> None:
