@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Mapping
+from functools import partial
 from typing import ClassVar, Literal, cast
 from urllib.parse import unquote
 
@@ -32,8 +33,9 @@ from jupyter_hf_cache.web.uploads import BodyPipe
 CHUNK_SIZE = 1024 * 1024
 _MAX_QUESTION = 4 * 1024 * 1024
 _ATTEMPTS = 3
-# Between two steps behind a growing file: enough for more than a piece to arrive on a fast line.
-_PACE_SECONDS = 0.004
+# Between two steps behind a growing file: enough for megabytes to arrive on a fast line, and short
+# for whoever waits at the end of it. Each step costs the event loop the same, however long it is.
+_PACE_SECONDS = 0.016
 
 
 class ContentHandler(CacheHandler):
@@ -263,9 +265,10 @@ class ContentHandler(CacheHandler):
         which fails before them is answered with a proper error."""
         fill, loop = body.fill, asyncio.get_running_loop()
         changed = self._changed
+        waiting = True
 
         def wake() -> None:
-            if not changed.is_set() and not loop.is_closed():
+            if waiting and not changed.is_set() and not loop.is_closed():
                 loop.call_soon_threadsafe(changed.set)
 
         unwatch = fill.watch(wake)
@@ -274,17 +277,19 @@ class ContentHandler(CacheHandler):
             offset = body.start
             while offset < body.end:
                 changed.clear()
+                # Before the look, so that what arrives after it wakes this one.
+                waiting = True
                 ready = min(fill.available(offset, completing=body.completing), body.end)
                 if self._gone.is_set():
                     raise StreamClosedError
                 if ready <= offset:
                     await changed.wait()
                     continue
+                waiting = False
                 if self._headers_written and sender is None:
                     sender = self._sender(fill.partial.fileno())
                 if sender is not None:
-                    await self.context.run_disk(fill.give_out, ready)
-                    await sender.send(offset, ready)
+                    await sender.send(offset, ready, first=partial(fill.give_out, ready))
                     offset = ready
                     if ready < body.end and not fill.verified:
                         await asyncio.sleep(_PACE_SECONDS)

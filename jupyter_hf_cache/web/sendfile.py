@@ -41,25 +41,35 @@ class BodySender:
         self._fd = os.dup(stream.socket.fileno())
         stream.set_nodelay(True)
 
-    async def send(self, start: int, end: int) -> None:
+    async def send(
+        self, start: int, end: int, *, first: Callable[[], object] | None = None
+    ) -> None:
         """Send bytes [start, end) of the file.
+
+        Args:
+            first: called in the worker thread before any byte goes.
 
         Raises:
             StreamClosedError: the client left.
             OSError: the file cannot be read to `end`.
+            What `first` raises.
         """
         offset = start
         while offset < end:
             if self._stream.closed():
                 raise StreamClosedError
             step = min(STEP, end - offset)
-            sent = await self._loop.run_in_executor(
-                self._pool, _send_some, self._fd, self._file, offset, step
-            )
+            sent = await self._loop.run_in_executor(self._pool, self._step, first, offset, step)
+            first = None
             offset += sent
             self._connection._expected_content_remaining -= sent
             if offset < end and sent < step:
                 await self._writable()
+
+    def _step(self, first: Callable[[], object] | None, offset: int, length: int) -> int:
+        if first is not None:
+            first()
+        return _send_some(self._fd, self._file, offset, length)
 
     async def _writable(self) -> None:
         """Wait for the client, without a thread."""
