@@ -123,27 +123,30 @@ def _uncapped(site: Site, effort: Effort) -> Iterator[Row]:
 
 
 def lines(site: Site, effort: Effort) -> Iterator[Row]:
-    """A Hub that sends so much on a connection and no more."""
+    """A Hub that sends so much on a connection and no more. Peers get the smaller file: they have
+    one connection too, and would take as long as the direct download does."""
     site.limit(connection=effort.connection_cap)
-    size = site.size // 2
-    peers = list(site.peers.values())
+    serve, peers = site.serve, list(site.peers.values())
     measured = interleave(
         effort.few,
         {
-            "direct": partial(_direct, site, HALF, size),
-            **{p.name: partial(_through, site, p, HALF, size, 1) for p in [site.serve, *peers]},
+            "direct": partial(_direct, site, BIG, site.size),
+            serve.name: partial(_through, site, serve, BIG, site.size, 1),
+            **{p.name: partial(_through, site, p, HALF, site.size // 2, 1) for p in peers},
         },
         dict.fromkeys(("direct", *site.peers), 1),
     )
     site.limit()
-    what = f"cold {effort.mib // 2} MiB, Hub at {effort.connection_cap} MiB/s per connection"
+    line = f"Hub at {effort.connection_cap} MiB/s per connection"
+    what = f"cold {effort.mib} MiB, {line}"
     one = ("one connection", "direct")
-    for place in (site.serve, *peers):
-        goal = 4.0 if place is site.serve else None
-        yield measured.row(what, place.name, "MiB/s", "speed", beside=one, at_least=goal)
-    yield _sent(measured, what, site.serve.name, site.serve.name)
+    yield measured.row(what, serve.name, "MiB/s", "speed", beside=one, at_least=4.0)
+    for peer in peers:
+        title = f"cold {effort.mib // 2} MiB, {line}"
+        yield measured.row(title, peer.name, "MiB/s", "speed", beside=one)
+    yield _sent(measured, what, serve.name, serve.name)
     title = f"{what}: transfers from the Hub"
-    yield measured.row(title, site.serve.name, "", "transfers", beside=one)
+    yield measured.row(title, serve.name, "", "transfers", beside=one)
 
 
 def _direct(site: Site, repo: str, size: int) -> Figures:
