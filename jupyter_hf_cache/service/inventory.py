@@ -17,9 +17,9 @@ from urllib.parse import unquote
 
 from jupyter_hf_cache.errors import NotFound
 from jupyter_hf_cache.protocol.digests import Digest
-from jupyter_hf_cache.storage.budget import blob_key
 from jupyter_hf_cache.storage.interface import BlobId
 from jupyter_hf_cache.storage.records import Claim, Remote, RepoRef
+from jupyter_hf_cache.storage.room import blob_key
 from jupyter_hf_cache.storage.state import key_of
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ and written in batches, so a killed process loses those of its last minute.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import shutil
@@ -27,19 +28,22 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_hf_cache.errors import OutOfSpace, StorageError
-from jupyter_hf_cache.protocol.digests import Digest
 from jupyter_hf_cache.storage.blobs import Deleted, Leftover, LocalBlobStore
-from jupyter_hf_cache.storage.blockmap import BLOCK_SIZE
 from jupyter_hf_cache.storage.interface import BlobId
+from jupyter_hf_cache.storage.last_use import LastUse
 from jupyter_hf_cache.storage.ledger import Entry, Ledger
-from jupyter_hf_cache.storage.state import key_of
+from jupyter_hf_cache.storage.room import (
+    blob_key,
+    blob_of,
+    partial_key,
+    room_of_blob,
+    room_of_partial,
+)
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_LIMIT = 200 * 10**9
 DEFAULT_MIN_FREE = 10 * 10**9
-_FLUSH_SECONDS = 60.0
-_DISK_BLOCK = 4096
 _BATCH = 100
 # A disk may give room back only some time after a deletion: it is asked again a few times, instead
 # of evicting until it has.
@@ -49,21 +53,6 @@ _ROUNDS = 4
 def default_limit(directory: Path) -> int:
     """Return the default budget in bytes: a fifth of the disk, at most 200 GB."""
     return min(shutil.disk_usage(directory).total // 5, DEFAULT_LIMIT)
-
-
-def room_of_blob(size: int) -> int:
-    """Return the bytes that a kept blob of `size` bytes takes on disk, with its sidecar."""
-    return _blocks(size) + _DISK_BLOCK
-
-
-def room_of_partial(size: int, whole: int) -> int:
-    """Return the bytes that a partial takes while it holds `size` of `whole` bytes: with its block
-    map, the sidecar it is given at its end, and one block in which the disk notes where it lies."""
-    return _blocks(size) + _blocks(64 + whole // BLOCK_SIZE + 1) + 2 * _DISK_BLOCK
-
-
-def _blocks(size: int) -> int:
-    return size + -size % _DISK_BLOCK
 
 
 class Reservation:
@@ -86,6 +75,10 @@ class Reservation:
         budget, self._budget = self._budget, None
         if budget is not None:
             budget._release(self, kept=kept)
+
+
+class _TakenError(Exception):
+    """Another one has room for the same blob."""
 
 
 class Budget:
@@ -115,10 +108,7 @@ class Budget:
         self._clock = clock
         self._lock = threading.RLock()
         self._reserved: dict[str, Reservation] = {}
-        self._used_lock = threading.Lock()
-        self._used: dict[str, float] = {}
-        self._flushing: threading.Timer | None = None
-        self._closed = False
+        self._last_use = LastUse(ledger)
 
     # -- how much there is
 
@@ -161,12 +151,9 @@ class Budget:
             StorageError: the ledger cannot be written.
         """
         reservation = Reservation(self, blob, whole if whole is not None else size, 0)
-        with self._lock:
-            known = self._ledger.get(partial_key(blob))
-            if known is not None and known.owner and self._ledger.lives(known.owner):
-                return reservation
-            self._take(reservation, max(size, self._store.present_of(blob)))
-            return reservation
+        with self._lock, contextlib.suppress(_TakenError):
+            self._take(reservation, max(size, self._store.present_of(blob)), leased=False)
+        return reservation
 
     def grow(self, reservation: Reservation, size: int) -> None:
         """Let a reservation be of `size` bytes, if it is smaller. The lease on the partial is held.
@@ -177,9 +164,9 @@ class Budget:
         """
         with self._lock:
             if size > reservation.size or partial_key(reservation.blob) not in self._reserved:
-                self._take(reservation, max(size, reservation.size))
+                self._take(reservation, max(size, reservation.size), leased=True)
 
-    def _take(self, reservation: Reservation, size: int) -> None:
+    def _take(self, reservation: Reservation, size: int, *, leased: bool) -> None:
         key = partial_key(reservation.blob)
         on_disk = self._store.room_of_partial(reservation.blob)
         wanted = Entry(
@@ -190,7 +177,7 @@ class Budget:
             owner=self._ledger.token,
         )
         for _ in range(_ROUNDS):
-            lacking = self._put_if_it_fits(wanted)
+            lacking = self._put_if_it_fits(wanted, leased=leased)
             if lacking <= 0:
                 reservation.size = size
                 self._reserved[key] = reservation
@@ -203,10 +190,17 @@ class Budget:
             advice="Raise cache_size_limit, lower min_free_space, or delete cached repos.",
         )
 
-    def _put_if_it_fits(self, wanted: Entry) -> int:
-        """Enter a reservation; if that is too much, return how many bytes are lacking."""
+    def _put_if_it_fits(self, wanted: Entry, *, leased: bool) -> int:
+        """Enter a reservation; if that is too much, return how many bytes are lacking.
+
+        Raises:
+            _TakenError: without the lease, while another one has room for the same blob.
+        """
         with self._ledger.transaction():
             before = self._ledger.get(wanted.key)
+            taken = before is not None and before.owner and not leased
+            if taken and before is not None and self._ledger.lives(before.owner):
+                raise _TakenError
             _, room = self._ledger.totals()
             over = room + wanted.room - (before.room if before is not None else 0) - self.limit
             # Nothing is written before it is clear that it fits: on a full disk that would fail.
@@ -272,21 +266,8 @@ class Budget:
                 self._ledger.put(_entry_of(found))
 
     def note_used(self, blob: BlobId) -> None:
-        """Record a hit, in memory; written with the next batch, from a thread of its own. Never
-        blocks."""
-        with self._used_lock:
-            self._used[blob_key(blob)] = self._clock()
-            if self._flushing is None and not self._closed:
-                self._flushing = threading.Timer(_FLUSH_SECONDS, self._try_flush)
-                self._flushing.daemon = True
-                self._flushing.start()
-
-    def _try_flush(self) -> None:
-        try:
-            self.flush()
-        except StorageError as error:
-            # A disk that refuses is no reason to refuse what is kept on it.
-            logger.warning("last-use times are not written: %s", error.message)
+        """Record a hit, in memory; written with the next batch. Never blocks."""
+        self._last_use.note(blob_key(blob), self._clock())
 
     def flush(self) -> None:
         """Write the collected last-use times.
@@ -294,19 +275,7 @@ class Budget:
         Raises:
             StorageError: the disk refuses; they are kept for the next time.
         """
-        with self._used_lock:
-            used, self._used = self._used, {}
-            timer, self._flushing = self._flushing, None
-        if timer is not None:
-            timer.cancel()
-        if not used:
-            return
-        try:
-            self._ledger.touch(used)
-        except StorageError:
-            with self._used_lock:
-                self._used = {**used, **self._used}
-            raise
+        self._last_use.flush()
 
     def pin(self, blob: BlobId, *, pinned: bool = True) -> bool:
         """Protect a kept blob from eviction, or no longer; False when it is not kept."""
@@ -320,15 +289,13 @@ class Budget:
 
     def close(self) -> None:
         """Write last-use times, if that is possible, and begin no more batches."""
-        with self._used_lock:
-            self._closed = True
-        self._try_flush()
+        self._last_use.close()
 
     # -- eviction
 
     def _evict(self, wanted: int, *, but: str = "") -> int:
         """Free `wanted` bytes if possible, least recently used first; returns what was freed."""
-        self._try_flush()
+        self._last_use.try_flush()
         freed = self._reclaim()
         after: Entry | None = None
         while freed < wanted and (victims := self._ledger.oldest(after, _BATCH)):
@@ -437,19 +404,3 @@ def _entry_of(found: Leftover) -> Entry:
     if found.blob is not None:
         return Entry(partial_key(found.blob), found.size, found.size, found.used)
     return Entry(f"quarantine/{found.path.name}", found.size, found.size, found.used)
-
-
-def blob_key(blob: BlobId) -> str:
-    """Return the key of a kept blob's record."""
-    return key_of("blob", blob.digest.algorithm, blob.origin_id or "-", blob.digest.hex)
-
-
-def partial_key(blob: BlobId) -> str:
-    """Return the key of the record of a blob's partial."""
-    return key_of("partial", blob.digest.algorithm, blob.origin_id or "-", blob.digest.hex)
-
-
-def blob_of(key: str) -> BlobId:
-    """Return the blob that the key of a record names."""
-    _, algorithm, origin_id, hexdigest = key.split("/")
-    return BlobId(Digest(algorithm, hexdigest), "" if origin_id == "-" else origin_id)
