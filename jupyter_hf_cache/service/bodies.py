@@ -55,7 +55,7 @@ SMALL = 1024 * 1024
 # second thread would cost more than the reading.
 IN_MEMORY = 64 * 1024
 _MAX_CLAIMS_IN_SIDECAR = 64
-_PROVED_IN_MEMORY = 100_000
+_PROVED_IN_MEMORY = 20_000
 
 
 class Bodies:

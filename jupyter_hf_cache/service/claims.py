@@ -20,7 +20,7 @@ from jupyter_hf_cache.storage.row_memory import RowMemory
 from jupyter_hf_cache.storage.state import StateTable, key_of
 from jupyter_hf_cache.upstream.transfer import Source, transfer
 
-_IN_MEMORY = 50_000
+_IN_MEMORY = 10_000
 _PROOF_BYTES = 1024 * 1024
 _PROOF_RANGES = 4
 

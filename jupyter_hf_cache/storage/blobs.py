@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 _HEX_DIGITS = {"sha256": 64, "git-sha1": 40}
 _HEX = frozenset("0123456789abcdef")
 _UNFINISHED_SECONDS = 3600.0
-_SOUND_IN_MEMORY = 100_000
+_SOUND_IN_MEMORY = 20_000
 _BESIDE_CONTENTS = (".map", ".json", STAGED)
 _BESIDE = (".lock", *_BESIDE_CONTENTS)
 
