@@ -36,6 +36,9 @@ class Wanted:
     content: BigFile | SmallFile
     etag: str
 
+    def __repr__(self) -> str:
+        return f"<{self.path}, {self.size} bytes>"
+
     @property
     def path(self) -> str:
         """Where it is below an endpoint."""
