@@ -70,16 +70,21 @@ class RunningCache:
             app = Application(
                 [(BASE_URL + path, cls, kwargs) for path, cls, kwargs in routes(self.context)]
             )
-            sockets = bind_sockets(0, "127.0.0.1")
-            self.port = sockets[0].getsockname()[1]
-            server = HTTPServer(app)
-            server.add_sockets(sockets)
+            server = self._serve(app)
             ready.set()
             await self._stopping.wait()
             server.stop()
             await server.close_all_connections()
 
         asyncio.run(main())
+
+    def _serve(self, app: Application) -> HTTPServer:
+        """Listen; sub-classes do so in other ways."""
+        sockets = bind_sockets(0, "127.0.0.1")
+        self.port = sockets[0].getsockname()[1]
+        server = HTTPServer(app)
+        server.add_sockets(sockets)
+        return server
 
     @property
     def host(self) -> str:

@@ -30,7 +30,11 @@ from jupyter_hf_cache.web.handler import CacheHandler
 from jupyter_hf_cache.web.sendfile import BodySender, body_sender
 from jupyter_hf_cache.web.uploads import BodyPipe
 
-CHUNK_SIZE = 1024 * 1024
+# Shorter bodies are not worth a way of their own past Tornado's buffers.
+_BIG = 1024 * 1024
+CHUNK_SIZE = 256 * 1024
+"""Bytes that are read and given to Tornado at once, where it sends: what a client that stopped
+costs in memory, and about the time for which encrypting holds up everybody else."""
 _MAX_QUESTION = 4 * 1024 * 1024
 _ATTEMPTS = 3
 # Between two steps behind a growing file: enough for megabytes to arrive on a fast line, and short
@@ -238,7 +242,7 @@ class ContentHandler(CacheHandler):
 
     async def _send_blob(self, body: BlobBody) -> None:
         offset = body.start
-        if body.end - offset >= CHUNK_SIZE:
+        if body.end - offset >= _BIG:
             await self.flush()
             sender = self._sender(body.reader.fileno())
             if sender is not None:

@@ -6,17 +6,20 @@ Not responsible for: the head of the answer, or whether the bytes may be sent (`
 
 The connection stays Tornado's: only the body goes past its buffers, and Tornado is told how long it
 was, so that keep-alive, pipelining, the access line and a client that leaves are handled as always.
-A duplicate of the descriptor is used, because a number that Tornado closes may be somebody else's
-connection a moment later.
+Duplicates of both descriptors are used, and given back only when no thread uses them any more: a
+number that was closed may be somebody else's connection, or another file, a moment later.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import select
+import socket
+import sys
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from typing import Any
 
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
@@ -29,16 +32,20 @@ _PATIENCE_MS = 20
 class BodySender:
     """Sends parts of a file as the body of one answer whose head was flushed already.
 
-    Made by `body_sender`; used on the event loop; `close` ends it.
+    Made by `body_sender`; used on the event loop; `close` ends it, also while a thread still sends.
     """
 
     def __init__(self, connection: Any, stream: IOStream, file: int, pool: Executor) -> None:
         self._connection = connection
-        self._file = file
         self._stream = stream
         self._pool = pool
         self._loop = asyncio.get_running_loop()
-        self._fd = os.dup(stream.socket.fileno())
+        self._running: Future[int] | None = None
+        self._descriptors = contextlib.ExitStack()
+        with contextlib.ExitStack() as opened:
+            self._fd = _duplicate(stream.socket.fileno(), opened)
+            self._file = _duplicate(file, opened)
+            self._descriptors = opened.pop_all()
         stream.set_nodelay(True)
 
     async def send(
@@ -59,7 +66,8 @@ class BodySender:
             if self._stream.closed():
                 raise StreamClosedError
             step = min(STEP, end - offset)
-            sent = await self._loop.run_in_executor(self._pool, self._step, first, offset, step)
+            self._running = self._pool.submit(self._step, first, offset, step)
+            sent = await asyncio.wrap_future(self._running)
             first = None
             offset += sent
             self._connection._expected_content_remaining -= sent
@@ -88,10 +96,12 @@ class BodySender:
             self._loop.remove_writer(self._fd)
 
     def close(self) -> None:
-        """Give the duplicate back."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
+        """Give the duplicates back, once no thread uses them."""
+        descriptors = self._descriptors.pop_all()
+        if self._running is None:
+            descriptors.close()
+        else:
+            self._running.add_done_callback(lambda _: descriptors.close())
 
 
 def body_sender(handler: RequestHandler, file: int, pool: Executor) -> BodySender | None:
@@ -100,14 +110,18 @@ def body_sender(handler: RequestHandler, file: int, pool: Executor) -> BodySende
     Args:
         file: a descriptor that stays open until the sender is closed.
 
-    None where only Tornado can send: TLS, no `sendfile`, or a connection that is not the plain one
-    of its HTTP server.
+    None where only Tornado can send: TLS, a UNIX socket, a system whose `sendfile` is another or
+    missing, or a connection that is not the plain one of its HTTP server.
     """
     connection: Any = handler.request.connection
     stream = getattr(connection, "stream", None)
     if not isinstance(stream, IOStream) or isinstance(stream, SSLIOStream):
         return None
-    if not hasattr(os, "sendfile") or stream.closed() or stream.writing():
+    if not sys.platform.startswith("linux") or not hasattr(os, "sendfile"):
+        return None
+    if stream.closed() or stream.writing():
+        return None
+    if stream.socket.family not in (socket.AF_INET, socket.AF_INET6):
         return None
     if not isinstance(getattr(connection, "_expected_content_remaining", None), int):
         return None
@@ -115,6 +129,12 @@ def body_sender(handler: RequestHandler, file: int, pool: Executor) -> BodySende
         return BodySender(connection, stream, file, pool)
     except (OSError, ValueError):
         return None
+
+
+def _duplicate(descriptor: int, opened: contextlib.ExitStack) -> int:
+    copy = os.dup(descriptor)
+    opened.callback(os.close, copy)
+    return copy
 
 
 def _send_some(out: int, file: int, offset: int, length: int) -> int:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import socket
+import tempfile
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import requests
@@ -104,14 +110,20 @@ def test_pipelined_requests_are_answered_in_order(cache: RunningCache) -> None:
     assert headers["content-range"] == f"bytes 1-2000000/{SIZE}"
 
 
-def test_a_stopped_client_holds_no_thread(cache: RunningCache) -> None:
+def test_stopped_clients_hold_no_thread(cache: RunningCache) -> None:
     clients = []
     try:
-        for _ in range(24):
+        for _ in range(64):
             client = socket.create_connection(("127.0.0.1", cache.port))
             client.sendall(raw_request(URL))
             clients.append(client)
+        cache.wait_until(lambda: len(cache.context.running) == 64)
+        small = "/org/big/resolve/main/small.txt"
+        for path, length in ((URL, SIZE), (small, 5)):
+            assert cache.head(path).headers["Content-Length"] == str(length)
+        assert cache.get(small).text == "small"
         assert cache.get(URL).content == BIG.read(0, SIZE)
+        cache.wait_until(cache.context.pools.sending._work_queue.empty)
         with clients[0].makefile("rb") as reader:
             assert read_answer(reader)[2] == BIG.read(0, SIZE), "and may go on any time"
     finally:
@@ -145,6 +157,122 @@ def test_a_growing_file_goes_the_same_way(cache: RunningCache, sent: list[int]) 
         cache.hub.faults.release()
         assert start + response.raw.read() == growing.read(0, growing.size)
     assert sum(sent) >= 8 * MIB
+
+
+def test_an_old_client_sees_the_connection_end(cache: RunningCache) -> None:
+    with socket.create_connection(("127.0.0.1", cache.port)) as client:
+        client.sendall(raw_request(URL).replace(b"HTTP/1.1", b"HTTP/1.0"))
+        with client.makefile("rb") as reader:
+            assert read_answer(reader)[2] == BIG.read(0, SIZE)
+            assert reader.read() == b""
+
+
+def test_it_is_logged_and_counted_like_any_other(
+    cache: RunningCache, sent: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    def counted() -> tuple[int, int]:
+        today = cache.api("GET", "status").json()["today"]
+        return today["hits"], today["bytes_from_cache"]
+
+    hits, size = counted()
+    with caplog.at_level(logging.DEBUG, "jupyter_hf_cache"):
+        assert cache.get(URL, headers={"Range": "bytes=0-1999999"}).status_code == 206
+        cache.wait_until(lambda: not cache.context.running)
+    assert sum(sent) == 2_000_000
+    assert counted() == (hits + 1, size + 2_000_000)
+    (line,) = [r.getMessage() for r in caplog.records if "206 GET" in r.getMessage()]
+    assert URL in line
+
+
+def test_a_server_that_stops_waits_for_no_client(tmp_path: Path) -> None:
+    with FakeHub.with_defaults() as hub:
+        hub.repo("models", "org/big").commit({"model.bin": BIG})
+        with RunningCache(tmp_path, hub) as cache:
+            cache.get(URL)
+            cache.wait_idle()
+            client = socket.create_connection(("127.0.0.1", cache.port))
+            client.sendall(raw_request(URL))
+            cache.wait_until(lambda: bool(cache.context.running))
+            assert client.recv(10).startswith(b"HTTP/1.1 2")
+        with client:
+            client.settimeout(30)
+            # Cut off, not completed: the client sees that bytes are missing.
+            assert len(rest_of(client)) < SIZE
+        assert not cache._thread.is_alive()
+
+
+def rest_of(client: socket.socket) -> bytes:
+    received = b""
+    try:
+        while data := client.recv(MIB):
+            received += data
+    except ConnectionError:
+        pass
+    return received
+
+
+class TestDescriptors:
+    """A thread that still sends when the answer was given up uses what it was given, never another
+    connection or file that got the same number."""
+
+    @pytest.fixture
+    def running(self) -> Iterator[tuple[sendfile.BodySender, threading.Event, list[bool]]]:
+        """A sender whose thread waits for the event, then says whether its descriptors live."""
+        go_on, alive = threading.Event(), list[bool]()
+
+        def slow(out: int, file: int, offset: int, length: int) -> int:
+            go_on.wait(30)
+            for descriptor in (out, file):
+                try:
+                    os.fstat(descriptor)
+                    alive.append(True)
+                except OSError:
+                    alive.append(False)
+            return length
+
+        ours, theirs = socket.socketpair(socket.AF_UNIX)
+        with ours, theirs, tempfile.TemporaryFile() as file, ThreadPoolExecutor(1) as pool:
+            connection = SimpleNamespace(_expected_content_remaining=10)
+            stream = SimpleNamespace(socket=ours, set_nodelay=lambda on: None, closed=lambda: False)
+
+            async def begin() -> sendfile.BodySender:
+                sender = sendfile.BodySender(connection, stream, file.fileno(), pool)  # type: ignore[arg-type]
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setattr(sendfile, "_send_some", slow)
+                    task = asyncio.ensure_future(sender.send(0, 10))
+                    await asyncio.sleep(0)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                return sender
+
+            yield asyncio.run(begin()), go_on, alive
+            go_on.set()
+
+    def test_live_as_long_as_a_thread_uses_them(
+        self, running: tuple[sendfile.BodySender, threading.Event, list[bool]]
+    ) -> None:
+        sender, go_on, alive = running
+        sender.close()
+        os.fstat(sender._fd)
+        go_on.set()
+        sender._pool.shutdown(wait=True)
+        assert alive == [True, True]
+        for descriptor in (sender._fd, sender._file):
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                os.fstat(descriptor)
+
+    def test_closing_twice_does_nothing(
+        self, running: tuple[sendfile.BodySender, threading.Event, list[bool]]
+    ) -> None:
+        sender, go_on, _ = running
+        go_on.set()
+        sender._pool.shutdown(wait=True)
+        sender.close()
+        with tempfile.TemporaryFile() as other, tempfile.TemporaryFile() as another:
+            sender.close()
+            os.fstat(other.fileno())
+            os.fstat(another.fileno())
 
 
 def test_where_it_is_missing_tornado_sends(
