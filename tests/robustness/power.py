@@ -6,8 +6,8 @@ machine seemingly started again.
 Not responsible for: a process that is killed (`crash`): the machine keeps what that one wrote.
 
 What a copy may lose: any page of a file below `partial/`, and any block map; sidecars, which are
-rewritten lazily; the newest part of the tables' logs. What a kept blob holds was synced before it
-got its name, so those stay as they are.
+rewritten lazily; small blobs, which are never synced; the newest part of the tables' logs. What a
+larger kept blob holds was synced before it got its name, so those stay as they are.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from fake_hub import FakeHub
-from robustness.directory import check_at_rest, copy_crudely
+from robustness.directory import blob_files, check_at_rest, copy_crudely
 from robustness.readers import Broken, Client, Readers, everything
 from robustness.report import Counts
 from robustness.wanted import MIB, Wanted, new_repo
 from serving import RunningCache
+
+from jupyter_hf_cache.storage.small import SMALL
 
 _PAGE = 4096
 _REFUSALS = frozenset({503})
@@ -109,6 +111,10 @@ def damage(cache_dir: Path, rng: random.Random) -> int:
     for path in sorted((cache_dir / "blobs").rglob("*.json")):
         if rng.random() < 0.2:
             path.write_bytes(path.read_bytes()[: rng.choice([0, 20])])
+    for path in blob_files(cache_dir):
+        if path.stat().st_size <= SMALL and rng.random() < 0.5:
+            path.chmod(0o640)
+            lost += _lose_pages(path, rng)
     for path in sorted((cache_dir / "state").rglob("*-wal")):
         if rng.random() < 0.5:
             with path.open("r+b") as log:
