@@ -33,11 +33,13 @@ def cold(site: Site, effort: Effort) -> Iterator[Row]:
 
 
 def _capped(site: Site, effort: Effort, cap: int, rounds: int) -> Iterator[Row]:
-    """Direct, ours and proxy_cache at each speed; everybody else at one of them."""
+    """Direct and ours at each speed; proxy_cache at high ones; everybody else at one of them."""
     site.limit(total=cap)
     everybody = cap == effort.usual_cap
     ours = [p for p in site.caches.values() if everybody or p is site.serve]
-    peers = [p for p in site.peers.values() if everybody or p.name != "olah"]
+    peers = [
+        p for p in site.peers.values() if everybody or (cap > effort.usual_cap and p.name != "olah")
+    ]
     measured = interleave(
         rounds,
         {
