@@ -23,8 +23,8 @@ from robustness.report import Counts
 from robustness.wanted import MIB, Wanted, Wrong, new_repo
 
 LIMIT = 24 * MIB
-# No room, or an upstream that did not answer; 429 is passed on.
-REFUSALS = frozenset({429, 502, 503, 504, 507})
+# No room, or an upstream that did not answer or could not be reached; 429 is passed on.
+REFUSALS = frozenset({429, 502, 503, 504, 507, 521})
 _WAYS = (
     *("whole", "ranges", "footer", "footer", "span", "span", "span", "leave"),
     *("several", "head", "head"),
