@@ -116,7 +116,7 @@ class Answer:
         result: "hit", "miss", "stale", "forwarded" or "": for the log and the counters.
         until: Unix time in seconds up to which the same caller gets the same answer without anybody
             being asked; 0 where that cannot be said.
-        blob: the kept blob whose bytes are in memory as `body`.
+        blob: the kept blob that `body` is made of.
     """
 
     status: int

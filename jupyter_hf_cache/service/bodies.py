@@ -10,22 +10,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from jupyter_hf_cache.answers import (
-    Answer,
-    BlobBody,
-    BytesBody,
-    Closable,
-    FillBody,
-    PartsBody,
-)
-from jupyter_hf_cache.errors import RangeNotSatisfiable, StorageError, UpstreamError
+from jupyter_hf_cache.answers import Answer, BlobBody, BytesBody, FillBody
+from jupyter_hf_cache.errors import RangeNotSatisfiable, UpstreamError
 from jupyter_hf_cache.protocol.digests import Digest
-from jupyter_hf_cache.protocol.multipart import Multipart
 from jupyter_hf_cache.protocol.paths import HubRequest, resolve_path
 from jupyter_hf_cache.protocol.ranges import ByteRange, is_open_ended, parse_range
 from jupyter_hf_cache.service.caller import Caller
@@ -38,6 +29,7 @@ from jupyter_hf_cache.service.heads import (
 )
 from jupyter_hf_cache.service.unkept import stream_parts, stream_unkept
 from jupyter_hf_cache.service.usage import Usage
+from jupyter_hf_cache.service.wanted import Wanted
 from jupyter_hf_cache.storage.blockmap import whole_blocks
 from jupyter_hf_cache.storage.budget import Budget
 from jupyter_hf_cache.storage.interface import BlobId, BlobReader, BlobStore
@@ -51,9 +43,6 @@ logger = logging.getLogger(__name__)
 # A file this small is fetched whole for any range of it: cheaper than keeping a partial, and
 # verified.
 SMALL = 1024 * 1024
-# Up to here bytes are read where the answer is made: most requests are for small files, and a
-# second thread would cost more than the reading.
-IN_MEMORY = 64 * 1024
 _MAX_CLAIMS_IN_SIDECAR = 64
 _PROVED_IN_MEMORY = 20_000
 
@@ -125,24 +114,43 @@ class Bodies:
         answer_headers = file_headers(claim, request.file or "", stale)
         if not_modified(headers, claim.etag):
             return Answer(304, answer_headers, result="hit")
+        source = _source(request, caller, claim)
         digest = Digest.from_etag(claim.etag)
         if digest is None or claim.size is None:
-            source = _source(request, caller, claim)
             return stream_unkept(source, claim, answer_headers, on_damage=lambda sent: None)
         blob = BlobId.of(digest, caller.remote.origin_id)
-        ranges = self._ranges(claim, headers, resumable=not self._taints.is_tainted(blob))
-        status, framing = say_which_bytes(answer_headers, claim.size, ranges)
-        parts = ranges or [ByteRange(0, claim.size)]
+        resumable = not self._taints.is_tainted(blob)
+        head = dict(answer_headers)
+        answer = self._answer(blob, claim, source, headers, head, resumable=resumable)
+        if resumable and answer.status == 206 and self._taints.is_tainted(blob):
+            # An earlier fill failed while this one was waited for.
+            answer.close()
+            return self._answer(blob, claim, source, headers, answer_headers, resumable=False)
+        return answer
+
+    def _answer(
+        self,
+        blob: BlobId,
+        claim: Claim,
+        source: Source,
+        headers: Mapping[str, str],
+        answer_headers: dict[str, str],
+        *,
+        resumable: bool,
+    ) -> Answer:
+        size = claim.size or 0
+        ranges = self._ranges(claim, headers, resumable=resumable)
+        status, framing = say_which_bytes(answer_headers, size, ranges)
+        parts = ranges or [ByteRange(0, size)]
         open_ended = is_open_ended(headers.get("Range", ""))
-        wanted = _Wanted(
+        wanted = Wanted(
             parts,
             framing,
             completing=any(
-                part.end == claim.size and (ranges is None or part.start == 0 or open_ended)
+                part.end == size and (ranges is None or part.start == 0 or open_ended)
                 for part in parts
             ),
         )
-        source = _source(request, caller, claim)
         return self._with_bytes(Answer(status, answer_headers), blob, claim, source, wanted)
 
     def _with_bytes(
@@ -151,7 +159,7 @@ class Bodies:
         blob: BlobId,
         claim: Claim,
         source: Source,
-        wanted: _Wanted,
+        wanted: Wanted,
     ) -> Answer:
         size = claim.size or 0
         if answer.status == 200 and is_empty(claim):
@@ -180,11 +188,10 @@ class Bodies:
         self._usage.hit(sum(map(len, wanted.parts)))
         kept = [BlobBody(reader, part.start, part.end) for part in wanted.parts]
         answer.body, answer.result = wanted.arrange(kept, [reader]), "hit"
-        if isinstance(answer.body, BlobBody) and len(wanted.parts[0]) <= IN_MEMORY:
-            answer.body, answer.blob = _taken_into_memory(answer.body), blob
+        answer.blob = blob
         return answer
 
-    def _follow(self, blob: BlobId, size: int, source: Source, wanted: _Wanted) -> list[FillBody]:
+    def _follow(self, blob: BlobId, size: int, source: Source, wanted: Wanted) -> list[FillBody]:
         """Join or start the fill, once for each part; empty if the bytes cannot be kept now."""
         whole = wanted.completing or size <= SMALL
         joined: list[FillBody] = []
@@ -204,10 +211,15 @@ class Bodies:
             else:
                 return joined
         except BaseException:
-            _close(joined)
+            self._leave(joined)
             raise
-        _close(joined)
+        self._leave(joined)
         return []
+
+    @staticmethod
+    def _leave(joined: list[FillBody]) -> None:
+        for body in joined:
+            body.close()
 
     def _ranges(
         self, claim: Claim, headers: Mapping[str, str], *, resumable: bool
@@ -304,46 +316,6 @@ _EMPTY = frozenset(
 def is_empty(claim: Claim) -> bool:
     """Return whether the file has no bytes: nobody has to be asked for them, and none are kept."""
     return claim.size == 0 and claim.etag in _EMPTY
-
-
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    """The bytes of one answer.
-
-    Args:
-        framing: what stands between the parts, if there are several.
-        completing: the answer reaches the end of the file in a way that may complete it.
-    """
-
-    parts: list[ByteRange]
-    framing: Multipart | None
-    completing: bool
-
-    def arrange(
-        self, bodies: Sequence[BlobBody | FillBody], held: Sequence[Closable]
-    ) -> BlobBody | FillBody | PartsBody:
-        """Return the body of an answer whose parts are `bodies`."""
-        if self.framing is None:
-            return bodies[0]
-        pieces: list[BytesBody | BlobBody | FillBody] = []
-        for number, body in enumerate(bodies):
-            pieces += [BytesBody(self.framing.before(number)), body]
-        return PartsBody([*pieces, BytesBody(self.framing.end)], list(held))
-
-
-def _close(bodies: Iterable[FillBody]) -> None:
-    for body in bodies:
-        body.close()
-
-
-def _taken_into_memory(body: BlobBody) -> BytesBody:
-    try:
-        data = body.reader.read(body.start, body.end - body.start)
-    finally:
-        body.close()
-    if len(data) != body.end - body.start:
-        raise StorageError("A kept file became shorter while it was read.")
-    return BytesBody(data)
 
 
 def _source(request: HubRequest, caller: Caller, claim: Claim) -> Source:
