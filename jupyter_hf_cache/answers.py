@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from jupyter_hf_cache.storage.interface import BlobId, BlobReader
-from jupyter_hf_cache.upstream.fill import Fill
+from jupyter_hf_cache.upstream.growing import Growing
 
 
 class Body(Protocol):
@@ -54,7 +54,7 @@ class FillBody:
         completing: the answer reaches the end of a whole file, so its tail waits for the digest.
     """
 
-    fill: Fill
+    fill: Growing
     start: int
     end: int
     completing: bool

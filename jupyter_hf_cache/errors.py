@@ -15,6 +15,7 @@ Not responsible for: turning them into an HTTP answer (`web.errors`).
     │   └── OutOfSpace           507   the budget or the disk is full
     ├── UpstreamAnswer           (the upstream's own status, code and message)
     └── UpstreamError            502   the upstream failed or does not behave like a Hub
+        ├── FillInterrupted      503   who fetched it for us stopped; asking again helps
         ├── UpstreamUnreachable  521   it could not be asked and nothing is kept
         ├── UpstreamFailing      (429 or 5xx)  it answered that it cannot answer now
         └── VerificationFailed   502   bytes did not match their digest
@@ -154,6 +155,12 @@ class UpstreamUnreachable(UpstreamError):
 
 class UpstreamFailing(UpstreamError):
     """The upstream answered 408, 429 or 5xx: asking again later may help."""
+
+
+class FillInterrupted(UpstreamError):
+    """The download that this answer followed cannot be followed any more; another one can (503)."""
+
+    status = 503
 
 
 class VerificationFailed(UpstreamError):

@@ -22,6 +22,7 @@ from jupyter_hf_cache.storage.interface import BlobId
 from jupyter_hf_cache.storage.records import ANONYMOUS
 from jupyter_hf_cache.upstream.client import UpstreamClient
 from jupyter_hf_cache.upstream.fill import Fill
+from jupyter_hf_cache.upstream.growing import Growing
 from jupyter_hf_cache.upstream.pools import Pools
 from jupyter_hf_cache.upstream.transfer import Ranges, Source
 
@@ -210,7 +211,7 @@ class Workshop:
             executor.shutdown(wait=True)
 
 
-def follow(fill: Fill, start: int, end: int, *, completing: bool) -> bytes:
+def follow(fill: Growing, start: int, end: int, *, completing: bool) -> bytes:
     """Read [start, end) as it arrives."""
     changed = threading.Event()
     unwatch = fill.watch(changed.set)

@@ -30,6 +30,7 @@ import filelock
 from jupyter_hf_cache.protocol.digests import Digest
 from jupyter_hf_cache.storage.blockmap import holds, stored_bytes
 from jupyter_hf_cache.storage.files import write_atomically
+from jupyter_hf_cache.storage.following import FollowedPartial
 from jupyter_hf_cache.storage.interface import BlobId
 from jupyter_hf_cache.storage.partial import LocalPartial
 from jupyter_hf_cache.storage.sidecar import Sidecar
@@ -188,6 +189,22 @@ class LocalBlobStore:
             raise
         lease.release(force=True)
         return None
+
+    def follow(self, blob: BlobId, size: int, owner: str) -> FollowedPartial | None:
+        """Open the partial that another process fills; None when there is none to be seen.
+
+        Raises:
+            Foreign: its bytes are not those of the origin `owner`.
+        """
+        return FollowedPartial.open(self.partial_dir / blob.name, size, owner)
+
+    def is_idle(self, blob: BlobId) -> bool:
+        """Return whether nobody holds the lease on filling `blob` now."""
+        try:
+            with self._lease(blob.name):
+                return True
+        except filelock.Timeout:
+            return False
 
     def _lease(self, name: str) -> filelock.BaseFileLock:
         """The lock file is never removed: two who wait for two files of one name both get in."""

@@ -1,40 +1,29 @@
 """The block map: which parts of a partial file are on disk.
 
-Responsible for: the byte intervals written so far, in memory, and their whole blocks in a `.map`
+Responsible for: the byte intervals written so far, in memory, and their whole blocks in the `.map`
 file beside the partial, so that a killed process resumes where it was and other processes can see
 the progress.
-Not responsible for: the bytes themselves (`blobs`) or who fetches what (`upstream.fill`).
+Not responsible for: the bytes themselves (`blobs`), who fetches what (`upstream.fill`), or the
+layout of the file (`mapfile`).
 
-The file is a 64-byte header followed by one byte per block, 1 when the whole block was written. A
-block is marked after its bytes went to the kernel, so within one boot of the machine a marked
-block is readable whatever happened to the process. After a power failure it need not be: the
-header names the boot, and a map of another boot is opened with `trusted = False`, whose blocks may
-be reused by a fill that verifies the whole file but must not be served to range requests before.
-
-The header also names whose bytes these are: who else names the same digest must not be handed them.
+Blocks of a map that is not trusted may be reused by a fill that verifies the whole file, but must
+not be served to range requests before. The map also names whose bytes these are: who else names
+the same digest must not be handed them.
 """
 
 from __future__ import annotations
 
 import bisect
-import hashlib
-import os
-import struct
+import contextlib
 import threading
 from pathlib import Path
 
-BLOCK_SIZE = 256 * 1024
-_MAGIC = b"HFCMAP1\n"
-_HEADER = struct.Struct("<8sIQ36s8s")
+from jupyter_hf_cache.storage.interface import Stage
+from jupyter_hf_cache.storage.mapfile import BLOCK_SIZE as BLOCK_SIZE
+from jupyter_hf_cache.storage.mapfile import MapFile, MapSummary, Mark, runs, touched
 
-
-def boot_id() -> bytes:
-    """Return what tells this boot of the machine from others; empty where the system does not
-    say."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_bytes().strip()[:36]
-    except OSError:
-        return b""
+# No origin's id.
+_NO_ORIGIN = "-"
 
 
 class Intervals:
@@ -93,45 +82,34 @@ class BlockMap:
         owner: where the bytes come from.
 
     Attributes:
-        trusted: whether blocks found in the file were certainly written (see the module's text).
+        file: the open file.
+        trusted: whether blocks found in the file were certainly written.
         continued: whether an existing file was continued.
     """
 
     def __init__(self, path: Path, size: int, owner: str = "") -> None:
         self.size = size
-        self.trusted = True
-        self.continued = False
-        self._owner = _short(owner)
+        self._path = path
         self._lock = threading.Lock()
         self._intervals = Intervals()
-        self._blocks = (size + BLOCK_SIZE - 1) // BLOCK_SIZE
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+        found = MapFile.find(path, size, owner)
+        self.continued = found is not None
+        self.file = found or MapFile.create(path, size, owner)
+        self.trusted = not self.continued or self.file.trusted
         try:
-            self.continued = self._load()
-            if not self.continued:
-                self._start_anew()
+            self._load()
         except OSError:
-            os.close(self._fd)
+            self.file.close()
             raise
 
-    def _load(self) -> bool:
-        raw = os.pread(self._fd, _HEADER.size + self._blocks, 0)
-        if len(raw) != _HEADER.size + self._blocks:
-            return False
-        magic, block_size, size, boot, owner = _HEADER.unpack_from(raw)
-        if (magic, block_size, size, owner) != (_MAGIC, BLOCK_SIZE, self.size, self._owner):
-            return False
-        here = boot_id()
-        self.trusted = bool(here) and boot.rstrip(b"\0") == here
-        for index in range(self._blocks):
-            if raw[_HEADER.size + index] == 1:
-                self._intervals.add(index * BLOCK_SIZE, min((index + 1) * BLOCK_SIZE, self.size))
-        return True
-
-    def _start_anew(self) -> None:
-        os.ftruncate(self._fd, 0)
-        header = _HEADER.pack(_MAGIC, BLOCK_SIZE, self.size, boot_id(), self._owner)
-        os.pwrite(self._fd, header + bytes(self._blocks), 0)
+    def _load(self) -> None:
+        end = 0
+        for first, last in runs(self.file.plane("present"), 1):
+            end = min(last * BLOCK_SIZE, self.size)
+            self._intervals.add(first * BLOCK_SIZE, end)
+        if not self.trusted:
+            # What was given out before a power failure is not known either.
+            self.file.set_number(Mark.OWNER_GIVEN, end)
 
     def add(self, start: int, end: int) -> None:
         """Note that the bytes [start, end) are in the file now.
@@ -143,9 +121,32 @@ class BlockMap:
             before = self._whole_blocks(start, end)
             self._intervals.add(start, end)
             after = self._whole_blocks(start, end)
-            if self._fd >= 0 and after and after != before:
-                first, last = after
-                os.pwrite(self._fd, b"\1" * (last - first), _HEADER.size + first)
+            if after and after != before:
+                self.file.mark("present", *after)
+
+    def fill(self) -> None:
+        """Note that the file was replaced by another one that is complete and comes from elsewhere.
+
+        Whoever follows the file that was, goes by the map that was: that one changes no more. The
+        new one names no origin, so nobody follows it: no origin has delivered these bytes.
+
+        Raises:
+            OSError: the map cannot be written; nothing has changed.
+        """
+        whole = MapFile.create(self._path, self.size, _NO_ORIGIN)
+        try:
+            whole.set_byte(Mark.STAGE, Stage.RUNNING)
+            whole.set_number(Mark.OWNER_GIVEN, self.file.given)
+            whole.mark("present", 0, whole.blocks)
+        except OSError:
+            whole.close()
+            raise
+        with self._lock:
+            before, self.file = self.file, whole
+            self._intervals.add(0, self.size)
+        with contextlib.suppress(OSError):
+            before.set_byte(Mark.STAGE, Stage.IDLE)
+        before.close()
 
     def _whole_blocks(self, start: int, end: int) -> tuple[int, int] | None:
         """Return the blocks [first, last) near [start, end) that lie wholly inside one interval."""
@@ -156,9 +157,8 @@ class BlockMap:
             low += BLOCK_SIZE
         high = self._intervals.end_from(start)
         first = low // BLOCK_SIZE
-        touched = (end + BLOCK_SIZE - 1) // BLOCK_SIZE
-        last = self._blocks if high == self.size else high // BLOCK_SIZE
-        last = min(last, touched)
+        last = self.file.blocks if high == self.size else high // BLOCK_SIZE
+        last = min(last, touched(start, end)[1])
         return (first, last) if first < last else None
 
     def available(self, offset: int) -> int:
@@ -184,10 +184,19 @@ class BlockMap:
 
     def close(self) -> None:
         """Close the file; the map in memory stays readable."""
-        with self._lock:
-            if self._fd >= 0:
-                os.close(self._fd)
-                self._fd = -1
+        self.file.close()
+
+
+def continues(path: Path, size: int, owner: str) -> bool:
+    """Return whether the map at `path` is one to go on with; bytes that were found damaged, and
+    could not be removed, are not."""
+    found = MapFile.find(path, size, owner)
+    if found is None:
+        return False
+    try:
+        return found.stage() is not Stage.SETTLED
+    finally:
+        found.close()
 
 
 def whole_blocks(start: int, end: int, size: int) -> tuple[int, int]:
@@ -199,32 +208,16 @@ def whole_blocks(start: int, end: int, size: int) -> tuple[int, int]:
 def holds(path: Path, size: int, owner: str, start: int, end: int) -> bool:
     """Return whether a `.map` file says that every block of [start, end) was certainly written,
     with bytes of `owner`."""
-    try:
-        raw = path.read_bytes()
-    except OSError:
+    found = MapSummary.read(path)
+    if found is None or not found.trusted or not found.is_of(size, owner):
         return False
-    if len(raw) < _HEADER.size:
-        return False
-    expected = _HEADER.pack(_MAGIC, BLOCK_SIZE, size, boot_id(), _short(owner))
-    if not boot_id() or raw[: _HEADER.size] != expected:
-        return False
-    first, last = start // BLOCK_SIZE, (end + BLOCK_SIZE - 1) // BLOCK_SIZE
-    blocks = raw[_HEADER.size + first : _HEADER.size + last]
+    first, last = touched(start, end)
+    blocks = found.present[first:last]
     return len(blocks) == last - first and blocks.count(1) == len(blocks)
-
-
-def _short(owner: str) -> bytes:
-    return hashlib.sha256(owner.encode()).digest()[:8]
 
 
 def stored_bytes(path: Path) -> int:
     """Return how many bytes a `.map` file of an idle partial accounts for; 0 if it is
     unreadable."""
-    try:
-        raw = path.read_bytes()
-    except OSError:
-        return 0
-    if len(raw) < _HEADER.size or not raw.startswith(_MAGIC):
-        return 0
-    size = int(_HEADER.unpack_from(raw)[2])
-    return min(raw[_HEADER.size :].count(1) * BLOCK_SIZE, size)
+    found = MapSummary.read(path)
+    return min(found.present.count(1) * BLOCK_SIZE, found.size) if found is not None else 0

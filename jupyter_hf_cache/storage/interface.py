@@ -7,13 +7,39 @@ Not responsible for: any of them.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from jupyter_hf_cache.protocol.digests import Digest
 from jupyter_hf_cache.storage.sidecar import Sidecar
+from jupyter_hf_cache.storage.staged import Staged
+
+Span = tuple[int, int]
+Answered = Literal["waiting", "taken", "refused"]
+
+
+class Stage(enum.IntEnum):
+    """How a fill stands, as other processes see it.
+
+    - IDLE: nobody works on it.
+    - RUNNING: somebody did when last heard of.
+    - VERIFIED: the digest matched.
+    - DAMAGED: it did not match; what was given out is being noted.
+    - SETTLED: that is noted.
+    """
+
+    IDLE = 0
+    RUNNING = 1
+    VERIFIED = 2
+    DAMAGED = 3
+    SETTLED = 4
+
+
+class Foreign(Exception):
+    """A partial is of another origin, or of another size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +87,137 @@ class BlobReader(Protocol):
         ...
 
 
+class Exchange(Protocol):
+    """What passes between the process that fills a blob, here, and those that follow it.
+
+    Any thread may call any method; those that write raise OSError when the store refuses.
+    """
+
+    @property
+    def incarnation(self) -> bytes:
+        """What tells this partial from an earlier or later one of the same blob."""
+        ...
+
+    @property
+    def damaged(self) -> bool:
+        """Whether the bytes were found not to have their digest, and that is not settled."""
+        ...
+
+    @property
+    def heard(self) -> int:
+        """The followers' last sign of life: while there are any, it changes."""
+        ...
+
+    @property
+    def given(self) -> int:
+        """How far bytes were given out by any process, rounded up."""
+        ...
+
+    @property
+    def whole_wanted(self) -> bool:
+        """Whether a follower wants the whole blob."""
+        ...
+
+    def enter(self, stage: Stage) -> None:
+        """Say how the fill stands."""
+        ...
+
+    def beat(self) -> None:
+        """Say that the owner is alive."""
+        ...
+
+    def give_out(self, end: int) -> None:
+        """Remember, beyond this process's life, that bytes up to `end` go to a client."""
+        ...
+
+    def answer_whole(self, *, refused: bool) -> None:
+        """Say that the whole blob is being fetched, or will not be."""
+        ...
+
+    def wanted(self) -> list[Span]:
+        """Return the parts [start, end) that followers want."""
+        ...
+
+    def answer(self, start: int, end: int, *, refused: bool) -> None:
+        """Say that a wanted part is being fetched, or will not be."""
+        ...
+
+
+class Followed(Protocol):
+    """A partial that another process fills. Any thread may call any method.
+
+    What is there is known as of the last `look`. `want`, `want_all`, `live` and `give_out` raise
+    OSError when the store refuses.
+    """
+
+    size: int
+    trusted: bool
+    incarnation: bytes
+    stage: Stage
+    beat: int
+
+    @property
+    def present(self) -> int:
+        """Bytes present."""
+        ...
+
+    @property
+    def in_place(self) -> bool:
+        """Whether this still is the partial that a fill of the blob would continue."""
+        ...
+
+    def look(self) -> bool:
+        """Read how things stand; return whether there is more than before."""
+        ...
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return bytes that are present."""
+        ...
+
+    def fileno(self) -> int | None:
+        """Return a descriptor of the growing blob, if there is one; it belongs to this object."""
+        ...
+
+    def available(self, offset: int) -> int:
+        """Return the end of the contiguous bytes present from `offset`."""
+        ...
+
+    def missing(self, start: int, end: int) -> list[Span]:
+        """Return the gaps in [start, end)."""
+        ...
+
+    def live(self) -> None:
+        """Say that somebody follows."""
+        ...
+
+    def want(self, start: int, end: int) -> None:
+        """Ask the owner for what is missing of [start, end)."""
+        ...
+
+    def want_all(self) -> None:
+        """Ask the owner for everything."""
+        ...
+
+    def answer(self, part: Span | None) -> Answered:
+        """Return what the owner says to a want; `part` is None for everything."""
+        ...
+
+    def give_out(self, end: int) -> Stage:
+        """Remember that bytes up to `end` go to a client, then return how the fill stands."""
+        ...
+
+    def close(self) -> None:
+        """Close the files; for when nobody reads any more."""
+        ...
+
+
 class Partial(Protocol):
     """A blob being received, and the lease on doing so. Any thread may call any method."""
+
+    @property
+    def exchange(self) -> Exchange | None:
+        """What passes to and from other processes; None where they cannot see it."""
+        ...
 
     @property
     def size(self) -> int:
@@ -103,6 +258,16 @@ class Partial(Protocol):
         """Return a descriptor of the growing blob, if there is one; it belongs to the partial."""
         ...
 
+    def stage(self) -> Staged | None:
+        """Return a new file for a copy that is still to be verified; None where there is no such
+        thing. Raises OSError when the store refuses."""
+        ...
+
+    def take(self, staged: Staged) -> None:
+        """Let the verified bytes of a staged file be this blob's, all at once. Nobody may write
+        meanwhile. Raises OSError when the store refuses; nothing has changed then."""
+        ...
+
     def commit(self, sidecar: Sidecar) -> None:
         """Make the verified bytes the kept blob, durably; what is open stays readable."""
         ...
@@ -134,6 +299,18 @@ class BlobStore(Protocol):
     def partial(self, blob: BlobId, size: int, owner: str = "") -> Partial | None:
         """Take the lease on filling `blob` with bytes of the origin `owner`; None while another
         fill holds it, or when the blob is kept."""
+        ...
+
+    def follow(self, blob: BlobId, size: int, owner: str) -> Followed | None:
+        """Open the partial that another process fills; None when there is none to be seen.
+
+        Raises:
+            Foreign: its bytes are not those of the origin `owner`.
+        """
+        ...
+
+    def is_idle(self, blob: BlobId) -> bool:
+        """Return whether nobody holds the lease on filling `blob` now."""
         ...
 
     def holds(self, blob: BlobId, size: int, owner: str, start: int, end: int) -> bool:

@@ -19,6 +19,7 @@ What must be durable when:
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from pathlib import Path
@@ -26,9 +27,10 @@ from typing import Protocol
 
 import filelock
 
-from jupyter_hf_cache.storage.blockmap import BlockMap
+from jupyter_hf_cache.storage.blockmap import BlockMap, continues
+from jupyter_hf_cache.storage.exchange import LocalExchange
 from jupyter_hf_cache.storage.files import sync_directory
-from jupyter_hf_cache.storage.interface import BlobId
+from jupyter_hf_cache.storage.interface import BlobId, Stage
 from jupyter_hf_cache.storage.quarantine import note_reason, quarantine_path
 from jupyter_hf_cache.storage.sidecar import Sidecar
 from jupyter_hf_cache.storage.staged import SUFFIX as STAGED
@@ -73,23 +75,38 @@ class LocalPartial:
         self._path = places.partial_dir / blob.name
         self._writing = threading.Lock()
         self._sealed = False
-        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
-        self._fd = os.open(self._path, flags, 0o600)
+        self._fd = self._open(owner)
         try:
-            if os.fstat(self._fd).st_size != size:
-                self._map_path.unlink(missing_ok=True)
             self._map = BlockMap(self._map_path, size, owner)
         except OSError:
             os.close(self._fd)
             raise
         try:
-            if not self._map.continued:
-                os.ftruncate(self._fd, 0)
-                os.ftruncate(self._fd, size)
+            self.exchange = LocalExchange(self._map)
         except OSError:
             self._map.close()
             os.close(self._fd)
             raise
+
+    def _open(self, owner: str) -> int:
+        """Open the file that is continued, or a new one; others may be reading the one that is
+        there, so that one is not shortened."""
+        flags = os.O_RDWR | getattr(os, "O_CLOEXEC", 0)
+        if continues(self._map_path, self.size, owner) and self._path.exists():
+            fd = os.open(self._path, flags)
+            if os.fstat(fd).st_size == self.size:
+                return fd
+            os.close(fd)
+        # The map goes first: by it those who follow see that this is not the file they opened.
+        self._map_path.unlink(missing_ok=True)
+        self._path.unlink(missing_ok=True)
+        fd = os.open(self._path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            os.ftruncate(fd, self.size)
+        except OSError:
+            os.close(fd)
+            raise
+        return fd
 
     @property
     def _map_path(self) -> Path:
@@ -150,10 +167,11 @@ class LocalPartial:
             # In place, so that whoever holds the number of the descriptor reads the new file.
             os.dup2(staged.fileno(), self._fd, inheritable=False)
             staged.close()
-            self._map.add(0, self.size)
+            self._map.fill()
 
     def commit(self, sidecar: Sidecar) -> None:
         """Make the verified bytes the kept blob, durably. The descriptor stays readable."""
+        self.exchange.enter(Stage.VERIFIED)
         target = self._places.blob_dir / self.blob.path
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         os.fsync(self._fd)
@@ -173,12 +191,16 @@ class LocalPartial:
 
     def close(self) -> None:
         """Close the files and give up the lease."""
+        # First: while the map is open it can be said that nobody works on it any more.
+        self.release()
         fd, self._fd = self._fd, -1
         if fd >= 0:
             self._map.close()
             os.close(fd)
-        self.release()
 
     def release(self) -> None:
         """Give up the lease while readers still use the descriptor."""
+        if self._lease.is_locked:
+            with contextlib.suppress(OSError):
+                self.exchange.leave()
         self._lease.release(force=True)

@@ -58,6 +58,7 @@ class SmallPartial:
         self.blob = blob
         self.size = size
         self.trusted = True
+        self.exchange = None
         self._places = places
         self._lease = lease
         self._lock = threading.Lock()

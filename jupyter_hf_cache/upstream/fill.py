@@ -27,7 +27,7 @@ from jupyter_hf_cache.errors import (
     UpstreamError,
     VerificationFailed,
 )
-from jupyter_hf_cache.storage.interface import BlobId, Partial
+from jupyter_hf_cache.storage.interface import BlobId, Exchange, Partial
 from jupyter_hf_cache.storage.sidecar import Sidecar
 from jupyter_hf_cache.upstream.fetching import Fetching
 from jupyter_hf_cache.upstream.growing_digest import GrowingDigest
@@ -217,7 +217,16 @@ class Fill:
                 # How much was given out is noted already; nothing may be added to it.
                 self._changed.wait_for(lambda: self.state in _OVER)
                 raise self.error or UpstreamError("The download was stopped.")
+            if end > self.sent and not self.verified and self.partial.exchange is not None:
+                self._note_sent(self.partial.exchange, end)
             self.sent = max(self.sent, end)
+
+    def _note_sent(self, exchange: Exchange, end: int) -> None:
+        """Note it for whoever goes on if this process is killed."""
+        try:
+            exchange.give_out(end)
+        except OSError as error:
+            raise StorageError(f"The cache cannot write: {error.strerror}.") from error
 
     # -- wants
 

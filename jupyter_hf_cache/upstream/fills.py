@@ -1,13 +1,15 @@
 """All running fills: one for each blob, whoever asks.
 
-Responsible for: joining callers to a running fill or starting one, reserving its room first, what
-happens when it ends (kept, quarantined and retried once, tainted), and the list of running and
-recent fills.
-Not responsible for: the download itself (`upstream.fill`).
+Responsible for: joining callers to a running fill, of whatever process, or starting one; reserving
+its room first; taking the place of a process that gave up; what happens when a fill ends (kept,
+quarantined and retried once, tainted); and the list of running and recent fills.
+Not responsible for: the download itself (`upstream.fill`), or following another process's
+(`upstream.following`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -18,10 +20,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from jupyter_hf_cache.errors import StorageError, UpstreamError, VerificationFailed
+from jupyter_hf_cache.errors import (
+    HfCacheError,
+    StorageError,
+    UpstreamError,
+    VerificationFailed,
+)
 from jupyter_hf_cache.storage.budget import Budget, Reservation
-from jupyter_hf_cache.storage.interface import BlobId, BlobStore
+from jupyter_hf_cache.storage.interface import BlobId, BlobStore, Foreign, Partial, Stage
+from jupyter_hf_cache.upstream.attendance import Attendance
 from jupyter_hf_cache.upstream.fill import Fill
+from jupyter_hf_cache.upstream.following import Following
+from jupyter_hf_cache.upstream.growing import Growing
+from jupyter_hf_cache.upstream.lookout import Lookout
 from jupyter_hf_cache.upstream.pools import Pools, SparePool
 from jupyter_hf_cache.upstream.taints import Taints
 from jupyter_hf_cache.upstream.transfer import Source
@@ -31,6 +42,8 @@ logger = logging.getLogger(__name__)
 _ATTEMPTS_AT_A_DIGEST = 2
 _REST_AFTER_FAILURE_SECONDS = 10.0
 _WAIT_FOR_LEASE_SECONDS = 5.0
+_FIRST_PAUSE_SECONDS = 0.005
+_LONGEST_PAUSE_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +61,14 @@ class FillReport:
     error: str | None
 
 
+class _NotNow(Exception):
+    """The blob cannot be kept now, and waiting does not help."""
+
+
 class Fills:
-    """The fills of one process. Thread-safe; `open` blocks on disk.
+    """The fills of one process, and those of others that it follows.
+
+    Thread-safe; `open` blocks on disk.
 
     Args:
         on_kept: called from a worker thread with a blob that was just kept and its size.
@@ -75,6 +94,11 @@ class Fills:
         self._on_fetched = on_fetched
         self._lock = threading.Lock()
         self._fills: dict[BlobId, Fill] = {}
+        self._followed: dict[BlobId, Following] = {}
+        self._taking: set[Following] = set()
+        # The last sign of life of owners that stand still.
+        self._silent: dict[BlobId, int] = {}
+        self._lookout = Lookout()
         # Ended fills hold their lease a moment longer; those of this process are waited for.
         self._holders: weakref.WeakValueDictionary[BlobId, Fill] = weakref.WeakValueDictionary()
         self._stopped = False
@@ -88,7 +112,8 @@ class Fills:
         ]
         spare = SparePool(14, "hf-cache-extra")
         self._pools = Pools(*self._executors, spare=spare)
-        self._executors.append(spare)
+        self._helpers = ThreadPoolExecutor(2, "hf-cache-share")
+        self._executors += [spare, self._helpers]
 
     def open(
         self,
@@ -98,33 +123,33 @@ class Fills:
         *,
         range_safe: bool,
         part: tuple[int, int] | None = None,
-    ) -> Fill | None:
-        """Join the running fill of `blob` or start one; the caller must `leave` it.
+    ) -> Growing | None:
+        """Join the running fill of `blob`, here or in another process, or start one; the caller
+        must `leave` it.
 
         Args:
             part: the bytes that will be wanted of it, for which alone room is made; None: all.
 
         Returns:
             None when the blob was kept meanwhile, or cannot be kept now (no room, a disk that
-            refuses, or another process or another origin fills it): the caller looks again, then
-            streams it through unkept.
+            refuses, another origin fills it, or a process that stands still): the caller looks
+            again, then streams it through unkept.
 
         Raises:
             VerificationFailed: it failed twice just now.
             UpstreamError: the cache is shutting down.
         """
-        fill = self._join_or_start(blob, size, source, range_safe=range_safe, part=part)
-        if fill is None:
-            return None
         try:
-            self._make_room(fill, part)
-        except StorageError as full:
-            logger.info("streaming %s through unkept: %s", blob, full.message)
-            fill.leave()
+            growing = self._find(blob, size, source, range_safe=range_safe, part=part)
+        except _NotNow as reason:
+            logger.info("streaming %s through unkept: %s", blob, reason)
             return None
-        return fill
+        if growing is None or self._has_room(growing, part):
+            return growing
+        growing.leave()
+        return None
 
-    def _join_or_start(
+    def _find(
         self,
         blob: BlobId,
         size: int,
@@ -132,14 +157,20 @@ class Fills:
         *,
         range_safe: bool,
         part: tuple[int, int] | None,
-    ) -> Fill | None:
+    ) -> Fill | Following | None:
+        """Join or start; None when the blob is kept, or when waiting for it was in vain.
+
+        Raises:
+            _NotNow: it cannot be kept now.
+        """
         deadline = time.monotonic() + _WAIT_FOR_LEASE_SECONDS
+        pause = 0.0
         while True:
             with self._lock:
-                fill = self._fills.get(blob)
-                if fill is not None and fill.join(source):
-                    return fill
-                holder = self._holders.get(blob)
+                growing = self._joined(blob, source)
+                if growing is not None:
+                    return growing
+                fill, holder = self._fills.get(blob), self._holders.get(blob)
                 if holder is None or holder.released.is_set():
                     self._check_resting(blob)
                     if self._stopped:
@@ -147,14 +178,67 @@ class Fills:
                     if self._store.size_of(blob) is not None:
                         return None
                     room = size if part is None else 0
-                    fill = self._start(blob, size, source, range_safe=range_safe, room=room)
-                    if fill is not None:
-                        fill.join(source)
-                    return fill
-                if holder is fill and fill.outcome is None:
-                    return None
-            if not holder.released.wait(deadline - time.monotonic()):
+                    # At first the lease is simply tried, later only when it looks free.
+                    free = pause == 0.0 or self._store.is_idle(blob)
+                    growing = self._begin(
+                        blob, size, source, range_safe=range_safe, room=room, free=free
+                    )
+                    if growing is not None and growing.join(source):
+                        return growing
+                    holder = None
+                elif holder is fill and fill.outcome is None:
+                    raise _NotNow("another origin fills it")
+            if time.monotonic() >= deadline:
                 return None
+            if holder is not None:
+                holder.released.wait(deadline - time.monotonic())
+            else:
+                # Another process receives it in memory, or has only just begun.
+                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS) or _FIRST_PAUSE_SECONDS
+                time.sleep(pause)
+
+    def _joined(self, blob: BlobId, source: Source) -> Fill | Following | None:
+        fill = self._fills.get(blob)
+        if fill is not None and fill.join(source):
+            return fill
+        followed = self._followed.get(blob)
+        if followed is not None and followed.join(source):
+            return followed
+        return None
+
+    def _begin(
+        self,
+        blob: BlobId,
+        size: int,
+        source: Source,
+        *,
+        range_safe: bool,
+        room: int,
+        free: bool,
+    ) -> Fill | Following | None:
+        """Start a fill if the lease is free, else follow whoever has it; None if nothing can be
+        seen yet."""
+        try:
+            fill = free and self._start(blob, size, source, range_safe=range_safe, room=room)
+            reason = None
+        except StorageError as full:
+            fill, reason = None, full
+        if fill:
+            return fill
+        following = self._follow(blob, size, source, range_safe=range_safe)
+        if following is None and reason is not None:
+            raise _NotNow(reason.message)
+        return following
+
+    def _has_room(self, growing: Fill | Following, part: tuple[int, int] | None) -> bool:
+        if isinstance(growing, Following):
+            return growing.ask(part)
+        try:
+            self._make_room(growing, part)
+        except StorageError as full:
+            logger.info("streaming %s through unkept: %s", growing.blob, full.message)
+            return False
+        return True
 
     def _make_room(self, fill: Fill, part: tuple[int, int] | None) -> None:
         room = self._reservations.get(id(fill))
@@ -186,20 +270,20 @@ class Fills:
         room: int,
         attempt: int = 1,
     ) -> Fill | None:
+        """Start a fill without readers; None when another process has the lease, or the blob is
+        kept.
+
+        Raises:
+            StorageError: there is no room, or the disk refuses.
+        """
+        reservation = self._budget.reserve(blob, room, whole=size)
         try:
-            reservation = self._budget.reserve(blob, room, whole=size)
-        except StorageError as full:
-            logger.info("streaming %s through unkept: %s", blob, full.message)
-            return None
-        try:
-            partial = self._store.partial(blob, size, source.origin_id)
+            partial = self._sound_partial(blob, size, source.origin_id)
         except OSError as error:
             reservation.release(kept=False)
-            logger.warning("streaming %s through unkept: %s", blob, error)
-            return None
+            raise StorageError(f"The cache cannot be written: {error.strerror}.") from error
         if partial is None:
             reservation.release(kept=False)
-            logger.info("another process fills %s, or just kept it", blob)
             return None
         fill = Fill(
             blob,
@@ -213,7 +297,108 @@ class Fills:
         )
         self._fills[blob] = self._holders[blob] = fill
         self._reservations[id(fill)] = reservation
+        if partial.exchange is not None:
+            attendance = Attendance(
+                fill, partial.exchange, make_room=self._make_room, executor=self._helpers
+            )
+            self._lookout.watch(attendance.look)
         return fill
+
+    def _sound_partial(self, blob: BlobId, size: int, origin_id: str) -> Partial | None:
+        """Take the lease. A partial whose owner died when it had found it damaged is put away."""
+        partial = self._store.partial(blob, size, origin_id)
+        if partial is None or partial.exchange is None or not partial.exchange.damaged:
+            return partial
+        try:
+            self._put_away(blob, partial, "The upstream's bytes do not have the digest.")
+        finally:
+            partial.close()
+        return self._store.partial(blob, size, origin_id)
+
+    # -- other processes
+
+    def _follow(
+        self, blob: BlobId, size: int, source: Source, *, range_safe: bool
+    ) -> Following | None:
+        """Follow the process that fills `blob`; None while there is nothing to be seen of it.
+
+        Raises:
+            _NotNow: it is not to be followed.
+        """
+        try:
+            partial = self._store.follow(blob, size, source.origin_id)
+        except Foreign:
+            raise _NotNow("another process fills it from another origin") from None
+        if partial is None:
+            return None
+        if self._silent.get(blob) == partial.beat:
+            partial.close()
+            raise _NotNow("the process that fills it stands still")
+        following = self._followed[blob] = Following(
+            blob,
+            partial,
+            source,
+            range_safe=range_safe,
+            on_free=self._lease_looks_free,
+            on_end=self._following_ended,
+        )
+        self._lookout.watch(following.look)
+        return following
+
+    def _lease_looks_free(self, following: Following) -> None:
+        if following not in self._taking:
+            self._taking.add(following)
+            with contextlib.suppress(RuntimeError):
+                self._helpers.submit(self._take_over, following)
+
+    def _take_over(self, following: Following) -> None:
+        """Go on where another process ended, if it did."""
+        try:
+            if following.over or following.lose_if_replaced():
+                return
+            if self._store.is_idle(following.blob):
+                self._take_its_place(following)
+        except HfCacheError as error:
+            following.fail(error)
+        finally:
+            self._taking.discard(following)
+
+    def _take_its_place(self, following: Following) -> None:
+        with self._lock:
+            if self._stopped or following.over:
+                return
+            fill = self._fills.get(following.blob) or self._start(
+                following.blob,
+                following.size,
+                following.sources[0],
+                range_safe=following.range_safe,
+                room=following.size if following.whole else 0,
+            )
+            if fill is None or not fill.join(following.sources[0]):
+                return
+        try:
+            exchange = fill.partial.exchange
+            if exchange is None or exchange.incarnation != following.partial.incarnation:
+                following.lose()
+                return
+            for part in following.wanted:
+                self._make_room(fill, part)
+            following.go_on_with(fill)
+        finally:
+            fill.leave()
+
+    def _following_ended(self, following: Following, unnoted: int) -> None:
+        """Note what was given out of a partial of which nobody else keeps account."""
+        with self._lock:
+            if self._followed.get(following.blob) is following:
+                del self._followed[following.blob]
+        if following.stands_still:
+            self._silent[following.blob] = following.partial.beat
+        if unnoted:
+            try:
+                self._taints.taint(following.blob, sent=unnoted, quarantined=Path())
+            except StorageError as error:
+                logger.warning("a taint of %s is not noted: %s", following.blob, error.message)
 
     # -- ends
 
@@ -228,24 +413,24 @@ class Fills:
             logger.warning("blob %s is kept without a record: %s", fill.blob, error.message)
         if kept:
             # Before anybody finds the fill ended: what is asked next depends on it.
-            self._note(fill, self._clear_taint, fill.blob)
+            self._note(fill.blob, self._clear_taint, fill.blob)
         with self._lock:
             self._reservations.pop(id(fill)).release(kept=kept)
             self._recent.appendleft(report(fill, fill.outcome))
             if self._fills.get(fill.blob) is fill:
                 del self._fills[fill.blob]
-        self._note(fill, self._on_fetched, fill.fetched)
+        self._note(fill.blob, self._on_fetched, fill.fetched)
         if kept:
-            self._note(fill, self._on_kept, fill.blob, fill.size)
+            self._note(fill.blob, self._on_kept, fill.blob, fill.size)
         elif isinstance(fill.error, VerificationFailed):
-            self._note(fill, self._quarantine, fill, fill.error)
+            self._note(fill.blob, self._quarantine, fill, fill.error)
 
-    def _note(self, fill: Fill, action: Callable[..., None], *args: object) -> None:
+    def _note(self, blob: BlobId, action: Callable[..., None], *args: object) -> None:
         """Note something about an ended fill; a disk that refuses is no reason to fail readers."""
         try:
             action(*args)
         except StorageError as error:
-            logger.warning("the end of the fill of %s is not noted: %s", fill.blob, error.message)
+            logger.warning("the end of the fill of %s is not noted: %s", blob, error.message)
 
     def _clear_taint(self, blob: BlobId) -> None:
         if self._taints.is_tainted(blob) and (reader := self._store.open(blob)) is not None:
@@ -257,16 +442,31 @@ class Fills:
     def _quarantine(self, fill: Fill, error: VerificationFailed) -> None:
         logger.warning("blob %s failed verification (attempt %d)", fill.blob, fill.attempt)
         try:
-            where = fill.partial.quarantine(error.message)
-        except OSError as failure:
-            logger.warning("blob %s cannot be quarantined: %s", fill.blob, failure)
-            where = Path()
-        else:
-            self._note(fill, self._budget.note_quarantined, fill.blob, where)
-        try:
-            self._taints.taint(fill.blob, sent=fill.sent, quarantined=where)
+            self._put_away(fill.blob, fill.partial, error.message, sent=fill.sent)
         finally:
             self._retry(fill, error)
+
+    def _put_away(self, blob: BlobId, partial: Partial, reason: str, *, sent: int = 0) -> None:
+        """Quarantine damaged bytes and note how far they were given out, by any process.
+
+        Those that follow are told first, so that they give out no more, and last, when it is noted.
+        """
+        exchange = partial.exchange
+        if exchange is not None:
+            with contextlib.suppress(OSError):
+                exchange.enter(Stage.DAMAGED)
+            sent = max(sent, exchange.given)
+        try:
+            where = partial.quarantine(reason)
+        except OSError as failure:
+            logger.warning("blob %s cannot be quarantined: %s", blob, failure)
+            where = Path()
+        else:
+            self._note(blob, self._budget.note_quarantined, blob, where)
+        self._taints.taint(blob, sent=sent, quarantined=where)
+        if exchange is not None:
+            with contextlib.suppress(OSError):
+                exchange.enter(Stage.SETTLED)
 
     def _retry(self, fill: Fill, error: VerificationFailed) -> None:
         """Start once more from nothing; a second failure rests."""
@@ -276,14 +476,15 @@ class Fills:
             if fill.attempt >= _ATTEMPTS_AT_A_DIGEST:
                 self._resting[fill.blob] = (time.monotonic() + _REST_AFTER_FAILURE_SECONDS, error)
             elif not self._stopped:
-                again = self._start(
-                    fill.blob,
-                    fill.size,
-                    fill.sources[0],
-                    range_safe=fill.range_safe,
-                    room=fill.size,
-                    attempt=fill.attempt + 1,
-                )
+                with contextlib.suppress(StorageError):
+                    again = self._start(
+                        fill.blob,
+                        fill.size,
+                        fill.sources[0],
+                        range_safe=fill.range_safe,
+                        room=fill.size,
+                        attempt=fill.attempt + 1,
+                    )
         if again is not None:
             again.want_all()
 
@@ -292,7 +493,8 @@ class Fills:
     def reports(self) -> list[FillReport]:
         """Return running fills, then recently ended ones, newest first."""
         with self._lock:
-            running = list(self._fills.values())
+            running: list[Growing] = [*self._fills.values()]
+            running += [one for one in self._followed.values() if not one.over]
             recent = list(self._recent)
         return [report(fill) for fill in running] + recent
 
@@ -301,6 +503,10 @@ class Fills:
         with self._lock:
             self._stopped = True
             fills = list(self._fills.values())
+            followed = list(self._followed.values())
+        for one in followed:
+            one.fail(UpstreamError("The cache is shutting down.", status=503))
+        self._lookout.stop()
         for fill in fills:
             fill.stop()
         for executor in self._executors:
@@ -308,7 +514,7 @@ class Fills:
             executor.shutdown(wait=True)
 
 
-def report(fill: Fill, state: str | None = None) -> FillReport:
+def report(fill: Growing, state: str | None = None) -> FillReport:
     """Describe a fill as it stands, or as ended in `state`."""
     return FillReport(
         blob=fill.blob.name,

@@ -24,7 +24,7 @@ from jupyter_hf_cache.answers import (
     PartsBody,
     StreamBody,
 )
-from jupyter_hf_cache.errors import BadRequest, VerificationFailed
+from jupyter_hf_cache.errors import BadRequest, FillInterrupted, VerificationFailed
 from jupyter_hf_cache.protocol.headers import sandbox_headers
 from jupyter_hf_cache.web.handler import CacheHandler
 from jupyter_hf_cache.web.sendfile import BodySender, body_sender
@@ -161,9 +161,9 @@ class ContentHandler(CacheHandler):
             try:
                 await self._send(answer)
                 return
-            except VerificationFailed:
-                # A clean retry is under way already; who was sent nothing yet simply follows that
-                # one.
+            except (FillInterrupted, VerificationFailed):
+                # Another download is under way already, or can be; who was sent nothing yet simply
+                # follows that one.
                 if self._headers_written or attempt == _ATTEMPTS:
                     raise
                 self.clear()

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jupyter_hf_cache.storage import blockmap
+from jupyter_hf_cache.storage import mapfile
 from jupyter_hf_cache.storage.blockmap import BLOCK_SIZE, BlockMap, Intervals, stored_bytes
 
 SIZE = 5 * BLOCK_SIZE + 777
@@ -77,7 +77,7 @@ class TestFile:
         first = BlockMap(path, SIZE)
         first.add(0, SIZE)
         first.close()
-        monkeypatch.setattr(blockmap, "boot_id", lambda: b"another")
+        monkeypatch.setattr(mapfile, "boot_id", lambda: b"another")
         again = BlockMap(path, SIZE)
         assert again.complete and not again.trusted
         again.close()
@@ -85,7 +85,7 @@ class TestFile:
     def test_where_boots_have_no_name_no_map_is_trusted(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(blockmap, "boot_id", lambda: b"")
+        monkeypatch.setattr(mapfile, "boot_id", lambda: b"")
         path = tmp_path / "blob.map"
         first = BlockMap(path, SIZE)
         assert first.trusted, "what this process writes itself it knows"
@@ -96,7 +96,7 @@ class TestFile:
 
     @pytest.mark.parametrize(
         "contents",
-        [b"", b"HFCMAP1\n", b"x" * 64, b"x" * 10_000, bytes(64 + 6)],
+        [b"", b"HFCMAP2\n", b"x" * 128, b"x" * 10_000, bytes(128 + 3 * 6)],
         ids=["empty", "torn", "foreign", "long", "zeros"],
     )
     def test_a_file_that_is_no_map_starts_anew(self, tmp_path: Path, contents: bytes) -> None:
@@ -108,7 +108,7 @@ class TestFile:
         fresh.close()
         assert stored_bytes(path) == BLOCK_SIZE
 
-    @pytest.mark.parametrize("left", range(0, 70, 7))
+    @pytest.mark.parametrize("left", range(0, 151, 10))
     def test_a_truncated_map_starts_anew(self, tmp_path: Path, left: int) -> None:
         path = tmp_path / "blob.map"
         first = BlockMap(path, SIZE)
@@ -116,14 +116,14 @@ class TestFile:
         first.close()
         os.truncate(path, left)
         again = BlockMap(path, SIZE)
-        assert again.present == (SIZE if left >= 70 else 0)
+        assert again.present == (SIZE if left >= mapfile.HEADER_SIZE + 3 * 6 else 0)
         again.close()
 
     def test_marks_that_nobody_wrote_do_not_count(self, tmp_path: Path) -> None:
         path = tmp_path / "blob.map"
         BlockMap(path, SIZE).close()
         with path.open("r+b") as file:
-            file.seek(64)
+            file.seek(mapfile.HEADER_SIZE)
             file.write(b"\x01\xff\x02\x00\x01\x7f")
         again = BlockMap(path, SIZE)
         assert again.present == 2 * BLOCK_SIZE

@@ -35,7 +35,7 @@ from jupyter_hf_cache.errors import (
     UpstreamError,
     VerificationFailed,
 )
-from jupyter_hf_cache.storage import blockmap
+from jupyter_hf_cache.storage import mapfile
 from jupyter_hf_cache.storage.blobs import LocalPartial
 from jupyter_hf_cache.upstream import fetching as module
 from jupyter_hf_cache.upstream import hashing, patience
@@ -203,7 +203,7 @@ class TestHoldBack:
         assert partial is not None
         partial.write(0, DATA[:MIB])
         partial.close()
-        monkeypatch.setattr(blockmap, "boot_id", lambda: b"another")
+        monkeypatch.setattr(mapfile, "boot_id", lambda: b"another")
         fill = shop.joined()
         assert fill.done == MIB and not fill.range_safe
         assert fill.available(0, completing=False) == 0

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import cast
 
 import pytest
 from filling import (
@@ -33,6 +34,7 @@ from jupyter_hf_cache.upstream import fetching, patience
 from jupyter_hf_cache.upstream import fills as module
 from jupyter_hf_cache.upstream.fill import Fill
 from jupyter_hf_cache.upstream.fills import Fills
+from jupyter_hf_cache.upstream.following import Following
 from jupyter_hf_cache.upstream.taints import Taints
 from jupyter_hf_cache.upstream.transfer import Source
 
@@ -62,7 +64,7 @@ class House:
         )
 
     def open(self, way: Source | None = None) -> Fill | None:
-        return self.fills.open(BLOB, SIZE, way or source(), range_safe=True)
+        return cast("Fill | None", self.fills.open(BLOB, SIZE, way or source(), range_safe=True))
 
     def joined(self, way: Source | None = None) -> Fill:
         fill = self.open(way)
@@ -163,7 +165,7 @@ class TestJoining:
             fill.leave()
             leaving.join()
 
-    def test_a_fill_of_another_process_is_not(self, house: House) -> None:
+    def test_the_place_of_a_process_that_dies_is_taken(self, house: House) -> None:
         code = f"""
             import sys
             from pathlib import Path
@@ -183,12 +185,16 @@ class TestJoining:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == b"ready\n"
-            assert house.open() is None
+            growing = house.fills.open(BLOB, SIZE, source(), range_safe=True)
+            assert isinstance(growing, Following)
             assert house.budget.used() == 0, "its room was given back"
         finally:
             process.kill()
             process.communicate()
-        assert house.download() == DATA
+        assert follow(growing, 0, SIZE, completing=True) == DATA
+        growing.leave()
+        wait_idle(house)
+        assert house.kept == [(BLOB, SIZE)]
 
 
 def wait_idle(house: House) -> None:
