@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -33,6 +34,7 @@ from jupyter_hf_cache.service.wanted import Wanted
 from jupyter_hf_cache.storage.blockmap import whole_blocks
 from jupyter_hf_cache.storage.budget import Budget
 from jupyter_hf_cache.storage.interface import BlobId, BlobReader, BlobStore
+from jupyter_hf_cache.storage.own_cache import OwnCache, OwnCopy
 from jupyter_hf_cache.storage.records import Claim, RepoRef
 from jupyter_hf_cache.upstream.fills import Fills
 from jupyter_hf_cache.upstream.taints import Taints
@@ -43,6 +45,9 @@ logger = logging.getLogger(__name__)
 # A file this small is fetched whole for any range of it: cheaper than keeping a partial, and
 # verified.
 SMALL = 1024 * 1024
+# Up to here a file that the user has is taken over for any part of it; of a larger one parts are
+# fetched: a few bytes are not worth a copy.
+OWN_FOR_A_PART = 512 * 1024 * 1024
 _MAX_CLAIMS_IN_SIDECAR = 64
 _PROVED_IN_MEMORY = 20_000
 
@@ -59,16 +64,20 @@ class Bodies:
         fills: Fills,
         taints: Taints,
         usage: Usage,
+        own: OwnCache,
     ) -> None:
         self._store = store
         self._budget = budget
         self._fills = fills
         self._taints = taints
         self._usage = usage
+        self._own = own
         self._lock = threading.Lock()
         self._proved: set[tuple[BlobId, str]] = set()
 
-    def at_hand(self, caller: Caller, claim: Claim, headers: Mapping[str, str]) -> bool:
+    def at_hand(
+        self, repo: RepoRef, caller: Caller, claim: Claim, headers: Mapping[str, str]
+    ) -> bool:
         """Return whether a GET with these headers can be answered from disk alone."""
         digest = Digest.from_etag(claim.etag)
         if is_empty(claim) or digest is None or claim.size is None:
@@ -78,7 +87,10 @@ class Bodies:
             parts = self._ranges(claim, headers, resumable=True)
         except RangeNotSatisfiable:
             return True
-        if parts is None or is_open_ended(headers.get("Range", "")):
+        whole = parts is None or is_open_ended(headers.get("Range", ""))
+        if caller.owner and self._own_copy(repo, claim, whole=whole) is not None:
+            return True
+        if parts is None or whole:
             return self._store.size_of(blob) is not None
         size, origin_id = claim.size, caller.remote.origin_id
         return all(self._store.holds(blob, size, origin_id, part.start, part.end) for part in parts)
@@ -161,13 +173,12 @@ class Bodies:
         source: Source,
         wanted: Wanted,
     ) -> Answer:
-        size = claim.size or 0
         if answer.status == 200 and is_empty(claim):
             answer.body, answer.result = BytesBody(b""), "hit"
             return answer
         reader = self._open_proved(blob, claim, source)
         if reader is None and source.client.remote.policy != "streamed":
-            follows = self._follow(blob, size, source, wanted)
+            follows = self._follow(blob, claim, source, wanted)
             if follows:
                 self._usage.miss()
                 answer.body, answer.result = wanted.arrange(follows, follows), "miss"
@@ -191,15 +202,23 @@ class Bodies:
         answer.blob = blob
         return answer
 
-    def _follow(self, blob: BlobId, size: int, source: Source, wanted: Wanted) -> list[FillBody]:
+    def _follow(self, blob: BlobId, claim: Claim, source: Source, wanted: Wanted) -> list[FillBody]:
         """Join or start the fill, once for each part; empty if the bytes cannot be kept now."""
+        size = claim.size or 0
         whole = wanted.completing or size <= SMALL
+        if source.owner:
+            repo = RepoRef(source.claim[1], source.claim[2])
+            source = replace(source, own=self._own_copy(repo, claim, whole=whole))
         joined: list[FillBody] = []
         try:
             for part in wanted.parts:
                 blocks = None if whole else whole_blocks(part.start, part.end, size)
                 fill = self._fills.open(
-                    blob, size, source, range_safe=_believable(source), part=blocks
+                    blob,
+                    size,
+                    source,
+                    range_safe=_believable(source),
+                    part=blocks if source.own is None else None,
                 )
                 if fill is None:
                     break
@@ -255,6 +274,8 @@ class Bodies:
         if key in self._proved:
             return reader
         try:
+            if source.owner and self._is_own(blob, source):
+                return reader
             if self._prove(blob, claim, source, reader):
                 with self._lock:
                     if len(self._proved) >= _PROVED_IN_MEMORY:
@@ -269,6 +290,22 @@ class Bodies:
             "The upstream names the digest of a file kept from elsewhere, but does not deliver its "
             "bytes."
         )
+
+    def _is_own(self, blob: BlobId, source: Source) -> bool:
+        """Return whether these are the user's own bytes: they may have them whoever names them."""
+        sidecar = self._store.sidecar(blob)
+        if sidecar is None or not sidecar.own:
+            return False
+        if source.claim not in sidecar.claims:
+            self.note_claim(blob, source, proved=False)
+        return True
+
+    def _own_copy(self, repo: RepoRef, claim: Claim, *, whole: bool) -> OwnCopy | None:
+        """Return the user's own file that should have these bytes, if it is worth taking over."""
+        digest = Digest.from_etag(claim.etag)
+        if digest is None or claim.size is None or not (whole or claim.size <= OWN_FOR_A_PART):
+            return None
+        return self._own.find(digest, claim.size, repo)
 
     def _prove(self, blob: BlobId, claim: Claim, source: Source, reader: BlobReader) -> bool:
         sidecar = self._store.sidecar(blob)
@@ -287,18 +324,24 @@ class Bodies:
             self.note_claim(blob, source)
         return delivered
 
-    def note_claim(self, blob: BlobId, source: Source) -> None:
-        """Write a newly served claim into the sidecar, from which lost tables are rebuilt."""
+    def note_claim(self, blob: BlobId, source: Source, *, proved: bool = True) -> None:
+        """Write a newly served claim into the sidecar, from which lost tables are rebuilt.
+
+        Args:
+            proved: the origin delivered the bytes, or enough of them.
+        """
         with self._lock:
             sidecar = self._store.sidecar(blob)
             if sidecar is None:
                 return
-            known = source.claim in sidecar.claims and source.origin_id in sidecar.origins
-            if known or len(sidecar.claims) >= _MAX_CLAIMS_IN_SIDECAR:
+            new_origin = proved and source.origin_id not in sidecar.origins
+            new_claim = source.claim not in sidecar.claims
+            if not (new_origin or new_claim) or len(sidecar.claims) >= _MAX_CLAIMS_IN_SIDECAR:
                 return
-            if source.origin_id not in sidecar.origins:
+            if new_origin:
                 sidecar.origins.append(source.origin_id)
-            sidecar.claims.append(source.claim)
+            if new_claim:
+                sidecar.claims.append(source.claim)
             try:
                 self._store.write_sidecar(blob, sidecar)
             except OSError as error:
@@ -328,6 +371,7 @@ def _source(request: HubRequest, caller: Caller, claim: Claim) -> Source:
         origin_id=caller.remote.origin_id,
         claim=[caller.remote.origin_id, repo.type, repo.id, claim.commit, file, claim.etag],
         html=file.lower().endswith((".html", ".htm", ".xhtml")),
+        owner=caller.owner,
     )
 
 

@@ -51,6 +51,7 @@ from jupyter_hf_cache.storage.config_store import ConfigStore
 from jupyter_hf_cache.storage.generations import Generations
 from jupyter_hf_cache.storage.layout import check_layout
 from jupyter_hf_cache.storage.ledger import Ledger
+from jupyter_hf_cache.storage.own_cache import OwnCache
 from jupyter_hf_cache.storage.records import Distribution, Remote
 from jupyter_hf_cache.storage.secrets import SecretBox, load_key
 from jupyter_hf_cache.storage.state import StateTable
@@ -152,6 +153,7 @@ class CacheService:
             linger=options.linger,
             on_kept=lambda blob, size: None,
             on_fetched=self.usage.fetched,
+            on_adopted=self.usage.adopted,
         )
         self.bodies = Bodies(
             store=self.store,
@@ -159,6 +161,9 @@ class CacheService:
             fills=self.fills,
             taints=self.taints,
             usage=self.usage,
+            own=OwnCache(
+                options.adopt_from if options.single_user else (), by_link=options.adopt_by_link
+            ),
         )
         self.files = Files(
             claims=self.claims,

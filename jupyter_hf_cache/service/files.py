@@ -180,7 +180,7 @@ class Files:
             claim=claim,
             kept=claim is not None
             and (question.want_body or look_for_bytes)
-            and (claim.absent or self._bodies.at_hand(caller, claim, question.headers)),
+            and (claim.absent or self._bodies.at_hand(repo, caller, claim, question.headers)),
             changed=self._changes.last(caller.scope, repo),
         )
 

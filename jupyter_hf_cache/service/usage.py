@@ -18,7 +18,15 @@ from jupyter_hf_cache.storage.state import StateTable, key_of
 logger = logging.getLogger(__name__)
 
 _FLUSH_SECONDS = 30.0
-NAMES = ("hits", "misses", "bytes_from_cache", "bytes_from_upstream", "calls_saved")
+NAMES = (
+    "hits",
+    "misses",
+    "adopted",
+    "bytes_from_cache",
+    "bytes_from_upstream",
+    "bytes_adopted",
+    "calls_saved",
+)
 
 
 class Usage:
@@ -41,6 +49,10 @@ class Usage:
     def fetched(self, size: int) -> None:
         """`size` bytes came from upstream."""
         self.add(bytes_from_upstream=size)
+
+    def adopted(self, size: int) -> None:
+        """A file of `size` bytes was taken over from the user's own cache."""
+        self.add(adopted=1, bytes_adopted=size)
 
     def saved_call(self) -> None:
         """A question was answered without asking upstream."""

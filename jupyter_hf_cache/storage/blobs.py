@@ -10,6 +10,7 @@ kept (`budget`), or who may read.
     partial/<name>{,.map,.lock}              a sparse file, its block map, its fill's lease
     partial/<name>.own                       a copy of the user's own file, until it is verified
     quarantine/<name>-<time>{,.json}         what failed verification, with the reason
+    linked/<name>{,.json}                    the user's own files, where links are wanted
 
 Readers hold a shared lock on a blob; eviction needs the exclusive one, an explicit deletion does
 not: its bytes go with their last reader. What is written when, and synced: `partial` and `small`.
@@ -32,6 +33,7 @@ from jupyter_hf_cache.storage.blockmap import holds, stored_bytes
 from jupyter_hf_cache.storage.files import write_atomically
 from jupyter_hf_cache.storage.following import FollowedPartial
 from jupyter_hf_cache.storage.interface import BlobId
+from jupyter_hf_cache.storage.linked import LinkedBlobs, LinkedReader
 from jupyter_hf_cache.storage.partial import LocalPartial
 from jupyter_hf_cache.storage.sidecar import Sidecar
 from jupyter_hf_cache.storage.small import SMALL, SmallPartial, is_intact
@@ -112,6 +114,7 @@ class LocalBlobStore:
         self.blob_dir = root / "blobs"
         self.partial_dir = root / "partial"
         self.quarantine_dir = root / "quarantine"
+        self.linked = LinkedBlobs(root / "linked")
         self._sound: dict[BlobId, tuple[int, int, int]] = {}
         for directory in (self.blob_dir, self.partial_dir, self.quarantine_dir):
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -121,9 +124,9 @@ class LocalBlobStore:
         try:
             return (self.blob_dir / blob.path).stat().st_size
         except OSError:
-            return None
+            return self.linked.size_of(blob)
 
-    def open(self, blob: BlobId) -> LocalBlobReader | None:
+    def open(self, blob: BlobId) -> LocalBlobReader | LinkedReader | None:
         """Open a kept blob under a shared lock, or return None.
 
         A file whose length is not that of its sidecar was damaged behind our back: it is removed.
@@ -133,7 +136,7 @@ class LocalBlobStore:
         try:
             fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         except OSError:
-            return None
+            return self.linked.open(blob)
         info = os.fstat(fd)
         if not self._is_sound(fd, blob, info):
             os.close(fd)
@@ -216,7 +219,9 @@ class LocalBlobStore:
         """Return the sidecar of a kept blob, or None if there is none that can be read."""
         try:
             return Sidecar.parse(self._sidecar_path(blob).read_bytes())
-        except (OSError, ValueError):
+        except OSError:
+            return self.linked.sidecar(blob)
+        except ValueError:
             return None
 
     def keep_small(self, blob: BlobId, data: bytes, sidecar: Sidecar) -> None:
@@ -237,6 +242,9 @@ class LocalBlobStore:
         Raises:
             OSError: the disk refuses.
         """
+        if sidecar.linked:
+            self.linked.write_sidecar(blob, sidecar)
+            return
         path = self._sidecar_path(blob)
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_atomically(path, sidecar.as_json(), durable=sidecar.size > SMALL)
@@ -254,6 +262,8 @@ class LocalBlobStore:
         return self._remove(blob, while_read=False).freed > 0 or self.size_of(blob) is None
 
     def _remove(self, blob: BlobId, *, while_read: bool) -> Deleted:
+        if while_read and self.linked.delete(blob):
+            self._on_removed()
         path = self.blob_dir / blob.path
         try:
             fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
@@ -323,6 +333,7 @@ class LocalBlobStore:
 
     def tidy(self) -> None:
         """Remove what killed processes leave behind and nothing ever looks at again."""
+        self.linked.tidy()
         for path in self.partial_dir.glob("*.map"):
             if not path.with_suffix("").exists():
                 self.drop(path.with_suffix(""))

@@ -8,12 +8,14 @@ Not responsible for: any of them.
 from __future__ import annotations
 
 import enum
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
 from jupyter_hf_cache.protocol.digests import Digest
+from jupyter_hf_cache.storage.own_cache import OwnCopy
 from jupyter_hf_cache.storage.sidecar import Sidecar
 from jupyter_hf_cache.storage.staged import Staged
 
@@ -266,6 +268,15 @@ class Partial(Protocol):
     def take(self, staged: Staged) -> None:
         """Let the verified bytes of a staged file be this blob's, all at once. Nobody may write
         meanwhile. Raises OSError when the store refuses; nothing has changed then."""
+        ...
+
+    def can_link(self, copy: OwnCopy) -> bool:
+        """Return whether a file of the user can take this blob's place."""
+        ...
+
+    def link(self, copy: OwnCopy, verified: os.stat_result, sidecar: Sidecar) -> None:
+        """Let the user's file be the kept blob while it is as it was when it was `verified`.
+        Raises OSError when it is not, or cannot be linked."""
         ...
 
     def commit(self, sidecar: Sidecar) -> None:

@@ -85,9 +85,13 @@ class OwnCache:
 
     Args:
         directories: looked through in this order; they need not exist.
+
+    Attributes:
+        by_link: its files are to be linked rather than copied.
     """
 
-    def __init__(self, directories: Sequence[Path]) -> None:
+    def __init__(self, directories: Sequence[Path], *, by_link: bool = False) -> None:
+        self.by_link = by_link
         self._directories = list(directories)
         self._lock = threading.Lock()
         self._rejected: set[OwnCopy] = set()

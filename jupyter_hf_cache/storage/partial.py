@@ -31,6 +31,8 @@ from jupyter_hf_cache.storage.blockmap import BlockMap, continues
 from jupyter_hf_cache.storage.exchange import LocalExchange
 from jupyter_hf_cache.storage.files import sync_directory
 from jupyter_hf_cache.storage.interface import BlobId, Stage
+from jupyter_hf_cache.storage.linked import LinkedBlobs
+from jupyter_hf_cache.storage.own_cache import OwnCopy
 from jupyter_hf_cache.storage.quarantine import note_reason, quarantine_path
 from jupyter_hf_cache.storage.sidecar import Sidecar
 from jupyter_hf_cache.storage.staged import SUFFIX as STAGED
@@ -43,6 +45,7 @@ class Places(Protocol):
     blob_dir: Path
     partial_dir: Path
     quarantine_dir: Path
+    linked: LinkedBlobs
 
     def write_sidecar(self, blob: BlobId, sidecar: Sidecar) -> None:
         """Replace the sidecar of a blob in one step."""
@@ -168,6 +171,16 @@ class LocalPartial:
             os.dup2(staged.fileno(), self._fd, inheritable=False)
             staged.close()
             self._map.fill()
+
+    def can_link(self, copy: OwnCopy) -> bool:
+        """Return whether a file of the user can take this blob's place."""
+        return self._places.linked.can_hold(copy)
+
+    def link(self, copy: OwnCopy, verified: os.stat_result, sidecar: Sidecar) -> None:
+        """Let the user's file be the kept blob, as long as it does not change."""
+        self._places.linked.add(self.blob, copy, verified, sidecar)
+        self._path.unlink(missing_ok=True)
+        self._map_path.unlink(missing_ok=True)
 
     def commit(self, sidecar: Sidecar) -> None:
         """Make the verified bytes the kept blob, durably. The descriptor stays readable."""

@@ -26,6 +26,7 @@ from jupyter_hf_cache.protocol.digests import Hasher
 from jupyter_hf_cache.storage.blockmap import Intervals
 from jupyter_hf_cache.storage.files import write_atomically
 from jupyter_hf_cache.storage.interface import BlobId
+from jupyter_hf_cache.storage.own_cache import OwnCopy
 from jupyter_hf_cache.storage.quarantine import note_reason, quarantine_path
 from jupyter_hf_cache.storage.sidecar import Sidecar
 from jupyter_hf_cache.storage.staged import Staged
@@ -114,6 +115,14 @@ class SmallPartial:
     def take(self, staged: Staged) -> None:
         """Never called: nothing is staged."""
         raise OSError("a blob in memory takes no file")
+
+    def can_link(self, copy: OwnCopy) -> bool:
+        """A small file is copied in no time."""
+        return False
+
+    def link(self, copy: OwnCopy, verified: os.stat_result, sidecar: Sidecar) -> None:
+        """Never called."""
+        raise OSError("small blobs are not linked")
 
     def commit(self, sidecar: Sidecar) -> None:
         """Write the verified bytes and the sidecar. What is open stays readable.

@@ -10,6 +10,9 @@ are cloned or copied to a file that nobody else writes to, it is those that are 
 come into sight only when the whole digest matched. A copy that does not match is the user's own
 affair: nothing is tainted, and the blob is downloaded.
 
+Only where the operator asked for links is the user's file itself hashed, and given out for as long
+as it is as it was then (`storage.linked`).
+
 A reader waits `HOLD_SECONDS` for that, well below the ten seconds of silence after which clients
 give up; then the blob is downloaded after all.
 """
@@ -18,12 +21,14 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from jupyter_hf_cache.protocol.digests import Hasher
 from jupyter_hf_cache.storage.interface import BlobId, Partial
+from jupyter_hf_cache.storage.linked import is_settled, state_of
 from jupyter_hf_cache.storage.own_cache import OwnCopy
 from jupyter_hf_cache.storage.staged import Staged
 
@@ -66,6 +71,19 @@ class VerifiedCopy:
         """Delete it."""
         if isinstance(self.contents, Staged):
             self.contents.discard()
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedLink:
+    """The user's own file, which has the digest.
+
+    Args:
+        info: its state when it was hashed.
+    """
+
+    copy: OwnCopy
+    info: os.stat_result
+    sha256: str
 
 
 class Adoption:
@@ -123,34 +141,44 @@ class Adoption:
                 self._state = "late"
             self._changed.wait_for(lambda: self._state != "claimed")
 
-    def run(self) -> str | None:
+    def run(self) -> VerifiedCopy | VerifiedLink | None:
         """Copy the user's file and let the partial have the copy if it is the blob; downloads wait
-        on until `finish`. Nothing that goes wrong is an error: they begin then.
+        on until `finish` or `give_up`. Nothing that goes wrong is an error: they begin then.
 
         Returns:
-            The sha256 of the bytes; None if the blob has to be downloaded.
+            None if the blob has to be downloaded. Where links are wanted and possible, a file that
+            is still to be linked.
         """
-        copy = self._verified()
-        if copy is None or not self._move("open", "claimed"):
+        found = self._verified()
+        if found is None or not self._move("open", "claimed"):
             self._move("open", "failed")
-            if copy is not None:
-                copy.discard()
+            if isinstance(found, VerifiedCopy):
+                found.discard()
             return None
         try:
-            copy.put_into(self._partial)
+            if isinstance(found, VerifiedCopy):
+                found.put_into(self._partial)
         except OSError as error:
-            logger.info("own copy %s cannot be taken over: %s", self._copy.path, error)
-            self._move("claimed", "failed")
+            self.give_up(error)
             return None
-        return copy.sha256
+        return found
 
     def finish(self) -> None:
-        """Readers were told that the fill has its bytes."""
+        """Readers were told that the bytes are here."""
         self._move("claimed", "adopted")
 
-    def _verified(self) -> VerifiedCopy | None:
+    def give_up(self, error: OSError) -> None:
+        """The blob has to be downloaded after all."""
+        logger.info("own copy %s cannot be taken over: %s", self._copy.path, error)
+        self._move("claimed", "failed")
+
+    def _verified(self) -> VerifiedCopy | VerifiedLink | None:
+        copy: VerifiedCopy | VerifiedLink | None
         try:
-            copy = verified_copy(self._copy, self._blob, self._partial, self._goes_on)
+            if self._is_linkable():
+                copy = verified_link(self._copy, self._blob, self._goes_on)
+            else:
+                copy = verified_copy(self._copy, self._blob, self._partial, self._goes_on)
         except OSError as error:
             logger.info("own copy %s cannot be copied: %s", self._copy.path, error)
             return None
@@ -158,6 +186,10 @@ class Adoption:
             logger.info("own copy %s is not what its name says", self._copy.path)
             self._copy.reject()
         return copy
+
+    def _is_linkable(self) -> bool:
+        wanted = self._copy.cache.by_link and self._partial.can_link(self._copy)
+        return wanted and is_settled(self._copy.path.lstat())
 
     def _goes_on(self) -> bool:
         return self._state == "open" and self._go_on()
@@ -203,6 +235,27 @@ def verified_copy(
     if complete and digests.match:
         return VerifiedCopy(staged, digests.sha256)
     staged.discard()
+    return None
+
+
+def verified_link(copy: OwnCopy, blob: BlobId, go_on: Callable[[], bool]) -> VerifiedLink | None:
+    """Return the user's own file with its state, if it is the blob.
+
+    Args:
+        go_on: asked after each piece; None is returned when it turns false.
+
+    Raises:
+        OSError: the file cannot be read any more.
+    """
+    digests = _Digests(blob, copy.size)
+    with io.FileIO(copy.open(), "rb") as source:
+        info = os.fstat(source.fileno())
+        if not is_settled(info):
+            raise OSError("it was changed a moment ago")
+        complete = _read_through(source, [digests.update], go_on)
+        changed = state_of(os.fstat(source.fileno())) != state_of(info)
+    if complete and digests.match and not changed:
+        return VerifiedLink(copy, info, digests.sha256)
     return None
 
 

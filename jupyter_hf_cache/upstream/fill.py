@@ -22,6 +22,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from jupyter_hf_cache.errors import (
+    FillInterrupted,
     HfCacheError,
     StorageError,
     UpstreamError,
@@ -29,11 +30,13 @@ from jupyter_hf_cache.errors import (
 )
 from jupyter_hf_cache.storage.interface import BlobId, Exchange, Partial
 from jupyter_hf_cache.storage.sidecar import Sidecar
+from jupyter_hf_cache.upstream.adopt import QUICK, Adoption, VerifiedLink
 from jupyter_hf_cache.upstream.fetching import Fetching
 from jupyter_hf_cache.upstream.growing_digest import GrowingDigest
 from jupyter_hf_cache.upstream.hashing import Hashing
 from jupyter_hf_cache.upstream.pools import Pools
 from jupyter_hf_cache.upstream.transfer import Source
+from jupyter_hf_cache.upstream.underway import Part
 
 __all__ = ["HOLD_BACK", "Fill", "Pools", "State"]
 
@@ -102,17 +105,28 @@ class Fill:
         self._hashing = Hashing(self._digest, partial, self._changed, lambda: self._running)
         flow = pools.spare.flow if pools.spare is not None else None
         self._fetching = Fetching(partial, self.sources, self._changed, self, flow)
+        self._adoption = self._adoption_by(source)
+
+    def _adoption_by(self, source: Source) -> Adoption | None:
+        # What is here already may have been given out: that is completed, never replaced.
+        fresh = self.attempt == 1 and self.partial.present == 0
+        if source.own is None or not fresh:
+            return None
+        return Adoption(self.blob, source.own, self.partial, go_on=self._is_wanted)
 
     # -- readers
 
     def join(self, source: Source) -> bool:
-        """Add a reader; False when the fill is over, or of another origin.
+        """Add a reader; False when the fill is over, of another origin, or of the user's own file
+        and the reader is somebody else.
 
         Who only names a digest must not be handed what another origin delivers.
         """
         with self._changed:
             joinable = self._running or self.state == "verified"
             if not joinable or source.origin_id != self.origin_id:
+                return False
+            if self._adoption is not None and self._adoption.pending and not source.owner:
                 return False
             self._readers += 1
             if all(known.key != source.key for known in self.sources):
@@ -189,10 +203,12 @@ class Fill:
             return offset
         if completing:
             return max(offset, min(self.partial.available(offset), self.size - HOLD_BACK))
+        reached = self.partial.available(offset)
         if not self.range_safe or self.partial.present >= self.size:
             # Who asked for all of it in ranges would else hold a complete file of unknown digest.
+            # Looked at last: what came since then is not in `reached`.
             return offset
-        return self.partial.available(offset)
+        return reached
 
     def read(self, offset: int, length: int) -> bytes:
         """Return bytes below `available`, and remember that they were given out.
@@ -237,7 +253,7 @@ class Fill:
                 return
             part = self._fetching.begin_whole()
             self._jobs += 1
-        self._pools.fetch.submit(self._job, functools.partial(self._fetching.run, part))
+        self._pools.fetch.submit(self._job, functools.partial(self._bring, part))
         self._hash_if_due()
 
     def want(self, start: int, end: int) -> None:
@@ -251,7 +267,7 @@ class Fill:
             parts = self._fetching.begin_parts(start, end)
             self._jobs += len(parts)
         for part in parts:
-            self._pools.ranges.submit(self._job, functools.partial(self._fetching.run, part))
+            self._pools.ranges.submit(self._job, functools.partial(self._bring, part))
         self._hash_if_due()
 
     # -- what the connections ask for
@@ -287,6 +303,52 @@ class Fill:
         with self._changed:
             self._jobs -= 1
         return False
+
+    # -- adopting
+
+    @property
+    def adopted(self) -> bool:
+        """Whether the bytes were taken from the user's own file."""
+        return self._adoption is not None and self._adoption.adopted
+
+    def adopt(self) -> None:
+        """Take the user's own file over, if there is one; downloads wait for that."""
+        adoption, pool = self._adoption, self._pools.adopt
+        if adoption is None or pool is None or not adoption.begin():
+            return
+        with self._changed:
+            self._jobs += 1
+        work = functools.partial(self._take_over, adoption)
+        (self._pools.hash if self.size <= QUICK else pool).submit(self._job, work)
+
+    def _take_over(self, adoption: Adoption) -> None:
+        found = adoption.run()
+        if isinstance(found, VerifiedLink):
+            self._link(adoption, found)
+        elif found is not None:
+            verified = self._turn_verified()
+            adoption.finish()
+            if verified:
+                self._keep(found.sha256)
+
+    def _link(self, adoption: Adoption, found: VerifiedLink) -> None:
+        try:
+            self.partial.link(found.copy, found.info, self._sidecar(found.sha256))
+        except OSError as error:
+            adoption.give_up(error)
+            return
+        adoption.finish()
+        # Nothing arrives here: readers, who have got nothing yet, ask again and find the link.
+        self._end("paused", FillInterrupted("The file is here by now."))
+
+    def _is_wanted(self) -> bool:
+        with self._changed:
+            return not self.stopped(whole=True)
+
+    def _bring(self, part: Part) -> None:
+        if self._adoption is not None:
+            self._adoption.wait()
+        self._fetching.run(part)
 
     # -- jobs
 
@@ -328,28 +390,36 @@ class Fill:
                 ),
             )
             return
+        if self._turn_verified():
+            self._keep(self._digest.sha256)
+
+    def _turn_verified(self) -> bool:
         with self._changed:
-            if self.outcome is not None:
-                return
+            if not self._running:
+                return False
             self.state = "verified"
+            return True
+
+    def _keep(self, sha256: str) -> None:
         self._notify()
         try:
-            self.partial.commit(self._sidecar())
+            self.partial.commit(self._sidecar(sha256))
         except OSError as error:
             logger.warning("blob %s is verified but cannot be kept: %s", self.blob, error)
             self._end("unkept", None)
         else:
             self._end("kept", None)
 
-    def _sidecar(self) -> Sidecar:
+    def _sidecar(self, sha256: str) -> Sidecar:
         with self._changed:
             claims = [source.claim for source in self.sources]
         return Sidecar(
             size=self.size,
-            sha256=self._digest.sha256,
-            origins=[self.origin_id],
+            sha256=sha256,
+            origins=[] if self.adopted else [self.origin_id],
             claims=claims[:_CLAIMS_IN_SIDECAR],
             created=time.time(),
+            own=self.adopted,
         )
 
     # -- ending

@@ -73,6 +73,7 @@ class Fills:
     Args:
         on_kept: called from a worker thread with a blob that was just kept and its size.
         on_fetched: called with the bytes that a fill brought in, when it ends.
+        on_adopted: called with the size of a blob that was taken from the user's own file.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Fills:
         linger: float,
         on_kept: Callable[[BlobId, int], None],
         on_fetched: Callable[[int], None],
+        on_adopted: Callable[[int], None] = lambda size: None,
         connections: int = 24,
     ) -> None:
         self._store = store
@@ -92,6 +94,7 @@ class Fills:
         self._linger = linger
         self._on_kept = on_kept
         self._on_fetched = on_fetched
+        self._on_adopted = on_adopted
         self._lock = threading.Lock()
         self._fills: dict[BlobId, Fill] = {}
         self._followed: dict[BlobId, Following] = {}
@@ -111,7 +114,9 @@ class Fills:
             ThreadPoolExecutor(4, "hf-cache-hash"),
         ]
         spare = SparePool(14, "hf-cache-extra")
-        self._pools = Pools(*self._executors, spare=spare)
+        adopt = ThreadPoolExecutor(2, "hf-cache-adopt")
+        self._pools = Pools(*self._executors, spare=spare, adopt=adopt)
+        self._executors.append(adopt)
         self._helpers = ThreadPoolExecutor(2, "hf-cache-share")
         self._executors += [spare, self._helpers]
 
@@ -145,6 +150,8 @@ class Fills:
             logger.info("streaming %s through unkept: %s", blob, reason)
             return None
         if growing is None or self._has_room(growing, part):
+            if isinstance(growing, Fill):
+                growing.adopt()
             return growing
         growing.leave()
         return None
@@ -420,6 +427,8 @@ class Fills:
             if self._fills.get(fill.blob) is fill:
                 del self._fills[fill.blob]
         self._note(fill.blob, self._on_fetched, fill.fetched)
+        if fill.adopted:
+            self._note(fill.blob, self._on_adopted, fill.size)
         if kept:
             self._note(fill.blob, self._on_kept, fill.blob, fill.size)
         elif isinstance(fill.error, VerificationFailed):

@@ -164,9 +164,12 @@ class TestAdoption:
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(adoption.wait)
             assert adoption.begin() and not adoption.begin()
-            assert adoption.run() == sha256(own.data)
-            assert adoption.adopted and not waiting.done(), "readers are not told yet"
-            adoption.finish()
+            try:
+                found = adoption.run()
+                assert found is not None and found.sha256 == sha256(own.data)
+                assert adoption.adopted and not waiting.done(), "readers are not told yet"
+            finally:
+                adoption.finish()
             waiting.result(30)
         assert adoption.adopted and own.partial.missing(0, len(own.data)) == []
 
