@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from benchmarks.machine import Watch, memory_mib
-from clients.server import StandAloneServer, wait_for
+from clients.server import BareJupyterServer, JupyterServer, StandAloneServer, wait_for
 from fake_hub import BigFile, FakeHub
 
 MIB = 1 << 20
@@ -20,6 +20,7 @@ SMALL, LARGE = 64 * MIB, 1024 * MIB
 # What buffers, stacks and the allocator may add. Far less than the large file, and than one copy of
 # the small one for each of sixteen followers.
 LEEWAY_MIB = 160
+AT_REST_MIB = 80
 
 pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc"),
@@ -92,3 +93,15 @@ def test_memory_does_not_grow_with_the_file(site: Site, state: str, followers: i
         peaks[size] = site.peak(size, followers)
     assert peaks[LARGE] < peaks[SMALL] + LEEWAY_MIB / 2, (at_rest, peaks)
     assert peaks[LARGE] < at_rest + LEEWAY_MIB, (at_rest, peaks)
+
+
+def test_the_extension_takes_little_memory_at_rest(tmp_path: Path) -> None:
+    at_rest = []
+    with FakeHub() as hub:
+        for name, kind in (("bare", BareJupyterServer), ("with", JupyterServer)):
+            with kind(tmp_path / name, hub.url) as server:
+                at_rest.append((memory_mib(server.pid), memory_mib(server.pid, "VmRSS")))
+        assert hub.counters.requests == []
+    bare, with_it = at_rest
+    assert with_it[0] < bare[0] + AT_REST_MIB, at_rest
+    assert with_it[1] < bare[1] + AT_REST_MIB, at_rest

@@ -83,6 +83,7 @@ def row(
     """
     reference = statistics.median(beside[1]) if beside and beside[1] else None
     judged = not samples or beside is None or bool(reference)
+    note = " ".join(note.split())
     made = Row(what, server, unit, tuple(samples), beside and beside[0], reference, None, note)
     median, ratio = made.median, made.ratio
     goal = None

@@ -103,5 +103,5 @@ def interleave(
             try:
                 measured.add(name, measures[name]())
             except FAILURES as error:
-                measured.failures[name] = f"{name}: {str(error).strip()[:400]}".replace("\n", " ")
+                measured.failures[name] = f"{name}: {str(error)[:400]}"
     return measured

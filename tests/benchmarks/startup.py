@@ -15,7 +15,7 @@ from functools import partial
 
 import requests
 
-from tests.clients.server import JupyterServer, ServerProcess, StandAloneServer
+from tests.clients.server import BareJupyterServer, JupyterServer, ServerProcess, StandAloneServer
 
 from .effort import Effort
 from .machine import BenchmarkError, memory_mib
@@ -30,25 +30,12 @@ _START_SECONDS = 60.0
 _REST_SECONDS = 1.0
 
 
-class BareJupyter(JupyterServer):
-    """The same Jupyter server without the extension."""
-
-    extension = False
-
-    def _look(self) -> dict[str, object] | None:
-        assert self._process is not None
-        assert self._process.poll() is None, "the server ended"
-        with suppress(requests.ConnectionError):
-            return {} if _ask_jupyter(self).ok else None
-        return None
-
-
 def startup(site: Site, effort: Effort) -> Iterator[Row]:
     """Starts on directories that hold a small file already."""
     site.limit()
     serve = StandAloneServer(site.work / "start-serve", site.hub, environ=site.environ)
     jupyter = JupyterServer(site.work / "start-jupyter", site.hub, environ=site.environ)
-    bare = BareJupyter(site.work / "start-bare", site.hub, environ=site.environ)
+    bare = BareJupyterServer(site.work / "start-bare", site.hub, environ=site.environ)
     _keep_small_file(serve, lambda: serve.endpoint)
     _keep_small_file(jupyter, lambda: jupyter.endpoint)
     measured = interleave(
@@ -97,7 +84,7 @@ def _serve(site: Site, server: StandAloneServer) -> Figures:
 
 def _jupyter(server: JupyterServer) -> Figures:
     started = time.perf_counter()
-    first = _start(server, partial(_ask_jupyter, server))
+    first = _start(server, server.ask_jupyter)
     try:
         ready = time.perf_counter() - started
         time.sleep(_REST_SECONDS)
@@ -134,8 +121,3 @@ def _start(server: ServerProcess, ask: Callable[[], requests.Response]) -> float
         starting.join()
     server.stop()
     raise BenchmarkError(f"no first answer: {problems}")
-
-
-def _ask_jupyter(server: JupyterServer) -> requests.Response:
-    login = {"Authorization": f"token {server.password}"}
-    return requests.get(f"{server.host}/api/status", headers=login, timeout=30)

@@ -235,7 +235,7 @@ class JupyterServer(ServerProcess):
     """`jupyter server` with the extension, whose upstream is the `HF_ENDPOINT` it finds."""
 
     base_url = BASE_URL
-    extension = True
+    _extension = True
 
     def __init__(self, root: Path, upstream: str, **rest: Any) -> None:
         super().__init__(root, environ={"HF_ENDPOINT": upstream, **rest.pop("environ", {})}, **rest)
@@ -243,6 +243,11 @@ class JupyterServer(ServerProcess):
     @property
     def password(self) -> str:
         return TOKEN
+
+    def ask_jupyter(self) -> requests.Response:
+        """Ask Jupyter's own API how it is."""
+        login = {"Authorization": f"token {self.password}"}
+        return requests.get(f"{self.host}/api/status", headers=login, timeout=60)
 
     @property
     def endpoint(self) -> str:
@@ -252,7 +257,7 @@ class JupyterServer(ServerProcess):
 
     def _write_config(self) -> None:
         others = ("jupyterlab", "notebook_shim", "jupyter_lsp")
-        extensions = {"jupyter_hf_cache": self.extension, **dict.fromkeys(others, False)}
+        extensions = {"jupyter_hf_cache": self._extension, **dict.fromkeys(others, False)}
         settings = {
             "ServerApp": {"jpserver_extensions": extensions, "base_url": self.base_url},
             "IdentityProvider": {"token": TOKEN},
@@ -270,6 +275,20 @@ class JupyterServer(ServerProcess):
     def _ready(self, status: dict[str, Any]) -> bool:
         assert status["inject"]["reason"] in (None, "The cache is still starting."), status
         return bool(status["inject"]["on"])
+
+
+class BareJupyterServer(JupyterServer):
+    """The same `jupyter server` without the extension, to compare with."""
+
+    _extension = False
+
+    def _look(self) -> dict[str, Any] | None:
+        assert self._process is not None
+        assert self._process.poll() is None, "the server ended"
+        try:
+            return {} if self.ask_jupyter().ok else None
+        except requests.ConnectionError:
+            return None
 
 
 class StandAloneServer(ServerProcess):
