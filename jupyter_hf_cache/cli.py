@@ -4,8 +4,8 @@ Responsible for: parsing the command line, asking before something is deleted, e
 1 failed, 2 wrong usage) and errors in one line with the next step.
 Not responsible for: the words (`summary`) or the stand-alone server behind `serve` (`standalone`).
 
-argparse rather than traitlets: `--help` answers at once, and no command but `serve` needs a server
-dependency.
+argparse rather than traitlets: `--help` answers at once, and no commands but `serve` and `key` need
+a server dependency.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ import re
 import shlex
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .discovery import CacheClientError
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
     from .client import CacheClient
 
 OK, FAILED, USAGE = 0, 1, 2
+_MOST_DAYS = 36500
+
+Command = Callable[[argparse.Namespace], "int | None"]
 TYPES = ("models", "datasets", "spaces")
 
 
@@ -65,15 +70,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return int(serve(words[1:]) or OK)
     parser = build_parser()
-    options = parser.parse_args(words)
+    options, others = parser.parse_known_args(words)
+    if others and not getattr(options, "takes_server_options", False):
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
     if "run" not in options:
         parser.print_help()
         return USAGE
+    options.server_options = others
     return _run(options)
 
 
 def _run(options: argparse.Namespace) -> int:
-    command: Callable[[argparse.Namespace], int | None] = options.run
+    command: Command = options.run
     try:
         return command(options) or OK
     except UsageProblem as error:
@@ -134,6 +142,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _add_remove(add("rm", "remove repos from the cache"))
     _add_token(add("token", "set, test or forget the Hugging Face token of a remote"), common)
+    _add_key(add("key", "make, list or revoke access keys of a server for others"), common)
     return parser
 
 
@@ -190,6 +199,43 @@ def _add_token(parser: argparse.ArgumentParser, common: Parser) -> None:
             "--remote", default="default", metavar="NAME", help="which remote (default: default)"
         )
         action.set_defaults(run=run)
+
+
+def _add_key(parser: argparse.ArgumentParser, common: Parser) -> None:
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+
+    def add(name: str, help: str, run: Command) -> argparse.ArgumentParser:
+        action = actions.add_parser(
+            name,
+            help=help,
+            description=help[0].upper() + help[1:] + ".",
+            epilog="Options of `serve` say where its directories are: --HfCache.data_dir=…",
+            parents=[common],
+        )
+        action.set_defaults(run=run, takes_server_options=True)
+        return action
+
+    create = add("create", "make a key and print the endpoint that carries it, once", _create_key)
+    create.add_argument("name", metavar="NAME", help="for whom or what it is")
+    create.add_argument("--expires", type=_days, metavar="DAYS", help="when it ends; else never")
+    create.add_argument("--url", type=_url, help="of the server, as clients reach it")
+    listing = add("ls", "list the keys and when each was used last", _list_keys)
+    listing.add_argument("--json", action="store_true", help="print JSON for programs")
+    revoke = add("revoke", "take a key back; it opens nothing from now on", _revoke_key)
+    revoke.add_argument("name", metavar="NAME", help="as it was created")
+
+
+def _days(text: str) -> float:
+    days = float(text)
+    if not 0 < days <= _MOST_DAYS:
+        raise argparse.ArgumentTypeError(f"a number of days up to {_MOST_DAYS}")
+    return days
+
+
+def _url(text: str) -> str:
+    if not re.fullmatch(r"https?://[^\s?#]+", text):
+        raise argparse.ArgumentTypeError("a URL such as http://cache.example.org:8484/")
+    return text
 
 
 def _connect() -> CacheClient:
@@ -336,6 +382,54 @@ def _test_token(options: argparse.Namespace) -> int:
 def _forget_token(options: argparse.Namespace) -> None:
     _connect().forget_token(options.remote)
     print(f"The token of {options.remote} is forgotten.")
+
+
+def _create_key(options: argparse.Namespace) -> None:
+    keys = _keys()
+    with _failing(keys.KeysUnavailable):
+        endpoint = keys.create(
+            options.name, options.expires, options.url or "", options.server_options
+        )
+    print(f"export {ENDPOINT}={shlex.quote(endpoint)}")
+    _say(f"# The key {options.name} is part of this address, and is not shown again.")
+    if not options.url:
+        _say("# Elsewhere, write this machine's name for the host; --url does it for you.")
+
+
+def _list_keys(options: argparse.Namespace) -> None:
+    keys = _keys()
+    with _failing(keys.KeysUnavailable):
+        found = keys.find_all(options.server_options)
+    if options.json:
+        _print_json(keys.as_json(found))
+    elif found:
+        print(keys.as_text(found))
+    else:
+        _say("There are no keys.")
+
+
+def _revoke_key(options: argparse.Namespace) -> None:
+    keys = _keys()
+    with _failing(keys.KeysUnavailable):
+        found = keys.revoke(options.name, options.server_options)
+    if not found:
+        raise Failed(f"There is no key named {options.name}. `jupyter hf-cache key ls` lists them.")
+    print(f"The key {options.name} is revoked.")
+
+
+def _keys() -> ModuleType:
+    # It needs the server's dependencies, which most commands do without.
+    from . import key_commands
+
+    return key_commands
+
+
+@contextmanager
+def _failing(problem: type[Exception]) -> Iterator[None]:
+    try:
+        yield
+    except problem as error:
+        raise Failed(str(error)) from None
 
 
 def _print_json(value: Any) -> None:

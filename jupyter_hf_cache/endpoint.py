@@ -25,6 +25,7 @@ from jupyter_hf_cache.web.routes import HandlerList, content_handlers
 
 if TYPE_CHECKING:
     from jupyter_hf_cache.service import CacheService
+    from jupyter_hf_cache.service.lasting import Lasting
     from jupyter_hf_cache.storage.records import Distribution
 
 VERSION_HEADER = "X-HF-Cache"
@@ -79,13 +80,13 @@ def connect_host(ip: str) -> str:
     return f"[{ip}]" if ":" in ip else ip
 
 
-def default_distribution(service: CacheService) -> Distribution | None:
+def default_distribution(service: CacheService | Lasting) -> Distribution | None:
     """The distribution that kernels are pointed at, or None if somebody has removed it."""
     named = [d for d in service.config.distributions() if d.name == DEFAULT_NAME]
     return named[0] if named else None
 
 
-def default_base_path(service: CacheService) -> str:
+def default_base_path(service: CacheService | Lasting) -> str:
     """Where the default distribution is served, "" if there is none."""
     distribution = default_distribution(service)
     return distribution.base_path if distribution is not None else ""

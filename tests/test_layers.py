@@ -46,7 +46,8 @@ WEB = [f"{PACKAGE}.web.{path.stem}" for path in sorted((ROOT / "web").glob("*.py
 CLIENTS = [f"{PACKAGE}.{name}" for name in ("client", "cli", "magics", "widget")]
 SERVER = ("tornado", "jupyter_server", "jupyterhub", "jupyterlab", "notebook")
 STORES = ("diskcache", "filelock", "cryptography")
-SERVER_PARTS = tuple(f"{PACKAGE}.{name}" for name in (*MAY_KNOW, "app", "standalone", "config"))
+APPS = ("app", "standalone", "server", "worker", "workers", "key_commands", "config")
+SERVER_PARTS = tuple(f"{PACKAGE}.{name}" for name in (*MAY_KNOW, *APPS))
 
 
 def modules_of(layer: str) -> list[Path]:

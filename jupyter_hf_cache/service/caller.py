@@ -62,7 +62,7 @@ class Caller:
     Args:
         credential: what is sent upstream.
         identity: a keyed hash of it, or "anonymous".
-        owner: a trusted caller on a single-user server.
+        owner: the user of a single-user server.
         public_only: whatever the credential opens, only what anonymous callers may read is given
             out.
         base: the endpoint as this client knows it, without a trailing slash.
@@ -93,17 +93,23 @@ def choose_credential(
     """Choose with whose right a request reads.
 
     A caller's own bearer always wins: a bad one gets the upstream's refusal, never somebody else's
-    content. The remote's stored credential serves only reads of a repo, and only a trusted caller
-    of a server that has one user, or everybody with entrance where the distribution says `shared`.
+    content. The remote's stored credential serves only reads of a repo, and only the one user of a
+    server that has one, or everybody with entrance where the distribution says `shared`.
     """
     if asker.bearer is not None:
         return Credential(asker.bearer, "caller")
     if is_public_only(asker, distribution) or kind not in READS_OF_A_REPO:
         return ANONYMOUS
-    theirs = distribution.access == "shared" or (asker.kind == "trusted" and single_user)
+    theirs = distribution.access == "shared" or is_owner(asker, single_user=single_user)
     if theirs and has_credential(remote):
         return Credential(remote.hf_token, "remote")
     return ANONYMOUS
+
+
+def is_owner(asker: Asker, *, single_user: bool) -> bool:
+    """Return whether a caller is the one user of this server. Who holds a named key is let in by
+    that user, and is somebody else."""
+    return single_user and asker.kind == "trusted" and asker.via != "key"
 
 
 def is_public_only(asker: Asker, distribution: Distribution) -> bool:

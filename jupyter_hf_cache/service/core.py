@@ -28,6 +28,7 @@ from jupyter_hf_cache.service.caller import (
     check_allowed,
     choose_credential,
     identity_of,
+    is_owner,
     is_public_only,
     without_credentials,
 )
@@ -37,6 +38,7 @@ from jupyter_hf_cache.service.files import Files
 from jupyter_hf_cache.service.forwarding import forward
 from jupyter_hf_cache.service.heads import missing_file
 from jupyter_hf_cache.service.inventory import Inventory
+from jupyter_hf_cache.service.lasting import Lasting
 from jupyter_hf_cache.service.metadata import Metadata
 from jupyter_hf_cache.service.options import ServiceOptions
 from jupyter_hf_cache.service.ready import ReadyAnswers
@@ -47,13 +49,10 @@ from jupyter_hf_cache.service.usage import Usage
 from jupyter_hf_cache.storage.blobs import LocalBlobStore
 from jupyter_hf_cache.storage.budget import Budget, default_limit
 from jupyter_hf_cache.storage.config_snapshot import Changed
-from jupyter_hf_cache.storage.config_store import ConfigStore
-from jupyter_hf_cache.storage.generations import Generations
 from jupyter_hf_cache.storage.layout import check_layout
 from jupyter_hf_cache.storage.ledger import Ledger
 from jupyter_hf_cache.storage.own_cache import OwnCache
 from jupyter_hf_cache.storage.records import Distribution, Remote
-from jupyter_hf_cache.storage.secrets import SecretBox, load_key
 from jupyter_hf_cache.storage.state import StateTable
 from jupyter_hf_cache.upstream.client import UpstreamClient
 from jupyter_hf_cache.upstream.fills import Fills
@@ -73,6 +72,7 @@ class CacheService:
     Attributes:
         config: remotes and distributions.
         secrets: the installation's key.
+        keys: who may come in by a key of their own.
         generations: counters by which the processes on one directory tell each other of changes.
         ready: answers in memory, which the event loop may give by itself.
         problems: what people should know, in words.
@@ -82,29 +82,14 @@ class CacheService:
         self.options = options
         self.problems: list[str] = []
         check_layout(options.cache_dir)
-        check_layout(options.data_dir)
-        self.secrets = SecretBox(load_key(options.config_dir))
+        self._lasting = Lasting(options)
+        self.secrets = self._lasting.secrets
+        self.generations = self._lasting.generations
+        self.config = self._lasting.config
+        self.keys = self._lasting.keys
         state = options.state_dir or options.cache_dir / "state"
-        data_state = options.data_dir / "state"
-        data_state.mkdir(mode=0o700, exist_ok=True)
-        durable = options.data_state_dir or data_state
-        self.generations = Generations(durable / "generations")
-        self._tables = {
-            name: StateTable(where / name)
-            for name, where in (
-                ("config", durable),
-                ("access", durable),
-                ("usage", durable),
-                ("repos", state),
-                ("files", state),
-            )
-        }
-        self.config = ConfigStore(
-            self._tables["config"],
-            self.secrets,
-            data_state / "config-copy.json",
-            self.generations,
-        )
+        self._cache_tables = {name: StateTable(state / name) for name in ("repos", "files")}
+        self._tables = {**self._lasting.tables, **self._cache_tables}
         self._open_parts()
         self._remotes = {remote.id: remote for remote in self.config.remotes()}
         self.config.on_change = self._config_changed
@@ -229,10 +214,10 @@ class CacheService:
             clients, self._clients = list(self._clients.values()), {}
         for _, client in clients:
             client.close()
-        for table in self._tables.values():
+        for table in self._cache_tables.values():
             table.close()
         self._ledger.close()
-        self.generations.close()
+        self._lasting.close()
 
     # -- requests
 
@@ -379,7 +364,7 @@ class CacheService:
             client=self.client(remote, with_credentials=credential.source == "remote"),
             credential=credential,
             identity=identity_of(credential, remote, self.secrets.identity),
-            owner=asker.kind == "trusted" and self.options.single_user,
+            owner=is_owner(asker, single_user=self.options.single_user),
             public_only=is_public_only(asker, distribution) and kind is not Kind.FORWARD,
             base=asker.base.rstrip("/") + "/" + distribution.base_path,
         )

@@ -4,9 +4,12 @@ Clients of the Hub follow the path of `HF_ENDPOINT`, but cannot be taught a seco
 capability is one path segment after `~`: version, key id, expiry, optionally a name, and an HMAC
 over them. Processes that share the key agree on it, also after a restart.
 
+A named key is a capability with a random part instead of the name. It counts only while it is in
+the list of keys, which holds a hash of it: who can read the list, or the key file, cannot make it.
+
 Responsible for: issuing, checking and rotating them, and hiding them from logs.
-Not responsible for: where a capability counts (`entrance`), or where the key comes from
-(`storage.secrets`).
+Not responsible for: where a capability counts (`entrance`), where the key comes from
+(`storage.secrets`), or the list of named keys (`storage.keys`).
 """
 
 from __future__ import annotations
@@ -16,11 +19,15 @@ import binascii
 import hashlib
 import hmac
 import re
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 _VERSION = "1"
+_NAMED = "2"
+_NEVER = 0
+_RANDOM_BYTES = 16
 _CONTEXT = b"jupyter-hf-cache capability\0"
 _SEGMENT = re.compile(r"[A-Za-z0-9_.-]{1,512}")
 _IN_URL = re.compile(r"(pulp/content/~)[^/?#\s\"']*")
@@ -33,11 +40,13 @@ class Grant:
 
     Args:
         subject: whom it was made for, "" for the server's own user.
-        expires: Unix time in seconds.
+        expires: Unix time in seconds, 0 for never.
+        verifier: of a named key: by what the list of keys knows it; else "".
     """
 
     subject: str
     expires: int
+    verifier: str = ""
 
 
 class Capabilities:
@@ -66,28 +75,53 @@ class Capabilities:
         fields = [_VERSION, self._signing, format(int(self._clock() + lifetime), "x")]
         if subject:
             fields.append(_encode(subject.encode()))
-        body = ".".join(fields)
-        return f"{body}.{_encode(self._sign(self._signing, body))}"
+        return self._signed(fields)
+
+    def issue_key(self, expires: float | None) -> str:
+        """A new key, which counts once `verifier_of` it is in the list of keys.
+
+        Args:
+            expires: Unix time in seconds, or None for never.
+        """
+        until = _NEVER if expires is None else int(expires)
+        random = _encode(secrets.token_bytes(_RANDOM_BYTES))
+        return self._signed([_NAMED, self._signing, format(until, "x"), random])
 
     def verify(self, capability: str) -> Grant | None:
-        """What it grants, or None: malformed, made with another key, changed, or expired."""
+        """What it grants, or None: malformed, made with another key, changed, or expired. Of a
+        named key the list has to be asked besides."""
         fields = capability.split(".")
         if _SEGMENT.fullmatch(capability) is None or len(fields) not in (4, 5):
             return None
         version, key_id, expires = fields[:3]
-        if version != _VERSION or key_id not in self._keys:
+        if key_id not in self._keys or version not in (_VERSION, _NAMED):
+            return None
+        named = version == _NAMED
+        if named and len(fields) != 5:
             return None
         wanted = self._sign(key_id, ".".join(fields[:-1]))
         try:
             if not hmac.compare_digest(wanted, _decode(fields[-1])):
                 return None
-            grant = Grant(_decode(fields[3]).decode() if len(fields) == 5 else "", int(expires, 16))
+            until = int(expires, 16)
+            subject = _decode(fields[3]).decode() if len(fields) == 5 and not named else ""
         except (ValueError, binascii.Error):
             return None
-        return grant if grant.expires > self._clock() else None
+        if until <= self._clock() and not (named and until == _NEVER):
+            return None
+        return Grant(subject, until, verifier_of(capability) if named else "")
+
+    def _signed(self, fields: Sequence[str]) -> str:
+        body = ".".join(fields)
+        return f"{body}.{_encode(self._sign(self._signing, body))}"
 
     def _sign(self, key_id: str, body: str) -> bytes:
         return hmac.new(self._keys[key_id], _CONTEXT + body.encode(), hashlib.sha256).digest()
+
+
+def verifier_of(key: str) -> str:
+    """What the list of keys holds of a named key."""
+    return hashlib.sha256(key.encode()).hexdigest()
 
 
 def split(path: str) -> tuple[str | None, str]:

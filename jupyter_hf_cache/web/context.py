@@ -170,8 +170,22 @@ class WebContext:
     def rules(self) -> Rules:
         """What `entrance.admit` needs to know of this server."""
         return Rules(
-            self.options.allow_anonymous, self.capabilities, self.cache_token, self.throttle
+            self.options.allow_anonymous,
+            self.capabilities,
+            self.cache_token,
+            self.throttle,
+            self.find_key,
         )
+
+    async def find_key(self, verifier: str) -> str | None:
+        """The name of the key that this verifies, or None if there is none."""
+        keys = self.service.keys
+        if not keys.is_current:
+            await self.run(keys.load)
+        name = keys.name_of(verifier)
+        if keys.is_flush_due:
+            self.pools.metadata.submit(keys.flush)
+        return name
 
     async def run(self, function: Callable[..., T], *args: object) -> T:
         """Run blocking metadata work (tables, upstream questions) in its pool."""

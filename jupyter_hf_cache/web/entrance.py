@@ -1,6 +1,6 @@
 """May this request talk to the cache at all? One function, first match wins.
 
-1. a capability in the path, sent directly or through a trusted proxy
+1. a capability or named key in the path, sent directly or through a trusted proxy
 2. the server's own login: Basic, a cache-only token, `token`/`Bearer`/`?token=`, a cookie
 3. directly from this machine, where `allow_anonymous` says so
 4. from anywhere, where `allow_anonymous` is "network"
@@ -15,6 +15,7 @@ Not responsible for: whether the caller may read a repo (`upstream.rights`).
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
@@ -33,6 +34,7 @@ from jupyter_hf_cache.web.guard import SAFE_METHODS
 from jupyter_hf_cache.web.network import Sender
 
 AllowAnonymous = Literal["never", "loopback", "network"]
+Via = Literal["capability", "key", "login", "basic", "cache-token", "loopback", "network"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +42,10 @@ class Entrance:
     """How a caller came in.
 
     Args:
-        kind: "trusted" may use the tokens stored in this server; "own-token" brings a token of the
-            Hub; "anonymous" brings nothing.
-        via: which rule let it in. "network" reads public content and nothing else.
+        kind: "trusted" is known here; "own-token" brings a token of the Hub; "anonymous" brings
+            nothing.
+        via: which rule let it in. "network" reads public content and nothing else; a "key" opens
+            the tokens stored in this server only where a distribution shares them.
         bearer: the caller's own token for the upstream, never a credential of this server.
         same_machine: loopback peer and nothing in between.
         user: name for logs, if known.
@@ -53,7 +56,7 @@ class Entrance:
     """
 
     kind: Literal["trusted", "own-token", "anonymous"]
-    via: Literal["capability", "login", "basic", "cache-token", "loopback", "network"]
+    via: Via
     bearer: str | None = field(repr=False)
     same_machine: bool
     user: str | None = None
@@ -83,6 +86,13 @@ class Request:
     root: str = ""
 
 
+FindKey = Callable[[str], Awaitable["str | None"]]
+
+
+async def _no_key(_: str) -> None:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     """What the server allows.
@@ -90,12 +100,14 @@ class Rules:
     Args:
         capabilities: None while there is no key.
         cache_token: this process's `jhc_…` token.
+        find_key: the name of a key by its verifier, or None if it was revoked.
     """
 
     allow_anonymous: AllowAnonymous
     capabilities: Capabilities | None
     cache_token: str = field(repr=False)
     throttle: Throttle
+    find_key: FindKey = field(default=_no_key)
 
 
 class Credentials(Protocol):
@@ -121,8 +133,9 @@ async def admit(request: Request, rules: Rules, credentials: Credentials) -> Ent
     ticket, path = (
         capability.split(request.path) if request.surface == "content" else (None, request.path)
     )
-    found = await _find(request, rules, credentials, _verify(ticket, request.sender, rules))
-    base = f"{request.root}~{ticket}/" if found.via == "capability" else request.root
+    grant = await _verify(ticket, request.sender, rules)
+    found = await _find(request, rules, credentials, grant)
+    base = f"{request.root}~{ticket}/" if found.via in ("capability", "key") else request.root
     return replace(found, path=path, base=base, same_machine=request.sender.same_machine)
 
 
@@ -134,7 +147,7 @@ async def _find(
     upstream = presented.for_upstream and not own
     if grant is not None:
         bearer = presented.secret if upstream or _is_foreign_token(presented, own) else None
-        return _trusted("capability", grant.subject, bearer)
+        return _trusted("key" if grant.verifier else "capability", grant.subject, bearer)
     if not upstream and presented.scheme != "none":
         return await _by_secret(request, rules, credentials, presented)
     bearer = presented.secret if upstream else None
@@ -145,12 +158,16 @@ async def _find(
     return _without_login(request, rules, bearer)
 
 
-def _verify(ticket: str | None, sender: Sender, rules: Rules) -> Grant | None:
+async def _verify(ticket: str | None, sender: Sender, rules: Rules) -> Grant | None:
     """A capability counts where nobody unknown is in between: a URL that leaks from a notebook must
     not open the cache to everybody who reaches the proxy."""
     if not ticket or rules.capabilities is None or not sender.believable:
         return None
-    return rules.capabilities.verify(ticket)
+    grant = rules.capabilities.verify(ticket)
+    if grant is None or not grant.verifier:
+        return grant
+    name = await rules.find_key(grant.verifier)
+    return replace(grant, subject=name) if name is not None else None
 
 
 def _is_foreign_token(presented: Presented, own: bool) -> bool:
@@ -207,7 +224,7 @@ def _without_login(request: Request, rules: Rules, bearer: str | None) -> Entran
 
 
 def _trusted(
-    via: Literal["capability", "login", "basic", "cache-token"],
+    via: Literal["capability", "key", "login", "basic", "cache-token"],
     user: str | None,
     bearer: str | None,
 ) -> Entrance:

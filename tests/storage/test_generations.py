@@ -34,10 +34,7 @@ def test_counters_are_independent(tmp_path: Path) -> None:
 def test_another_process_is_heard_and_nothing_is_lost(tmp_path: Path) -> None:
     path = tmp_path / "generations"
     counters = Generations(path)
-    others = [
-        subprocess.Popen([sys.executable, "-c", RAISE, str(path), "40"])
-        for _ in range(2)
-    ]
+    others = [subprocess.Popen([sys.executable, "-c", RAISE, str(path), "40"]) for _ in range(2)]
     threads = [
         threading.Thread(target=lambda: [counters.advance("config") for _ in range(40)])
         for _ in range(2)

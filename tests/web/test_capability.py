@@ -5,7 +5,7 @@ import re
 import pytest
 
 from jupyter_hf_cache.web import capability
-from jupyter_hf_cache.web.capability import Capabilities, Grant
+from jupyter_hf_cache.web.capability import Capabilities, Grant, verifier_of
 
 KEY = b"k" * 32
 OTHER = b"o" * 32
@@ -52,6 +52,43 @@ def test_it_says_for_whom_it_was_made(subject: str) -> None:
     grant = made.verify(ticket)
     assert grant is not None
     assert grant.subject == subject
+
+
+def test_a_named_key_says_what_to_look_it_up_by() -> None:
+    clock = Clock()
+    made = Capabilities([KEY], clock)
+    key = made.issue_key(1_000_060.9)
+    assert made.verify(key) == Grant("", 1_000_060, verifier_of(key))
+    assert made.issue_key(1_000_060.9) != key
+    assert Capabilities([OTHER], clock).verify(key) is None
+    clock.now += 60
+    assert made.verify(key) is None
+
+
+def test_a_named_key_may_never_expire_but_a_capability_does() -> None:
+    made = Capabilities([KEY])
+    key = made.issue_key(None)
+    assert made.verify(key) == Grant("", 0, verifier_of(key))
+    assert Capabilities([KEY], lambda: 0.0).issue(0).split(".")[2] == "0"
+    assert made.verify(Capabilities([KEY], lambda: 0.0).issue(0)) is None
+
+
+def test_a_key_is_not_to_be_had_from_what_verifies_it() -> None:
+    key = Capabilities([KEY]).issue_key(None)
+    random = key.split(".")[3]
+    assert re.fullmatch(r"[0-9a-f]{64}", verifier_of(key))
+    assert random not in verifier_of(key)
+
+
+def test_no_changed_character_of_a_key_gets_through() -> None:
+    made = Capabilities([KEY])
+    key = made.issue_key(None)
+    for at, character in enumerate(key[:-1]):
+        changed = key[:at] + ("A" if character != "A" else "B") + key[at + 1 :]
+        assert made.verify(changed) is None, at
+    # The last one holds two bits that say nothing; the list of keys tells those apart.
+    last = made.verify(key[:-1] + ("A" if key[-1] != "A" else "B"))
+    assert last is None or last.verifier != verifier_of(key)
 
 
 def test_no_changed_character_gets_through() -> None:

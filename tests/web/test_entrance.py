@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from jupyter_hf_cache.errors import HfCacheError, NotAdmitted
-from jupyter_hf_cache.web.capability import Capabilities
+from jupyter_hf_cache.web.capability import Capabilities, verifier_of
 from jupyter_hf_cache.web.credentials import Login, Throttle, read_authorization, same
 from jupyter_hf_cache.web.entrance import AllowAnonymous, Entrance, Request, Rules, admit
 from jupyter_hf_cache.web.network import Sender, identify, parse_networks
@@ -20,6 +20,9 @@ PASSWORD = "correct horse"
 HF_TOKEN = "hf_0123456789"
 KEYS = Capabilities([b"k" * 32])
 TICKET = KEYS.issue(24 * 3600, "alice")
+KEY, REVOKED = KEYS.issue_key(None), KEYS.issue_key(None)
+EXPIRED_KEY = Capabilities([b"k" * 32]).issue_key(1000.0)
+NAMED = {verifier_of(KEY): "ci", verifier_of(EXPIRED_KEY): "old"}
 EXPIRED = Capabilities([b"k" * 32], clock=lambda: 1000.0).issue(60)
 FORGED = Capabilities([b"x" * 32]).issue(24 * 3600)
 PROXIES = parse_networks(["10.0.0.1"])
@@ -59,6 +62,10 @@ class Credentials:
         return same(secret, JUPYTER_TOKEN)
 
 
+async def find_key(verifier: str) -> str | None:
+    return NAMED.get(verifier)
+
+
 def basic(user: str, password: str) -> str:
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
@@ -87,7 +94,7 @@ def ask(
         path=path if surface == "content" else "",
         root="http://h/pulp/content/",
     )
-    rules = Rules(allow, KEYS, CACHE_TOKEN, throttle or Throttle())
+    rules = Rules(allow, KEYS, CACHE_TOKEN, throttle or Throttle(), find_key)
     try:
         return asyncio.run(admit(request, rules, credentials)), credentials
     except HfCacheError as error:
@@ -153,6 +160,13 @@ CONTENT = {
         {"ticket": TICKET, "authorization": basic("x", PASSWORD)},
         ["trusted/capability"] * 3 + ["trusted/basic", "trusted/capability"],
     ),
+    "key": ({"ticket": KEY}, ["trusted/key"] * 3 + [401, "trusted/key"]),
+    "key and hf bearer": (
+        {"ticket": KEY, "authorization": BEARER},
+        ["trusted/key" + UPSTREAM] * 3 + [401, "trusted/key" + UPSTREAM],
+    ),
+    "revoked key": ({"ticket": REVOKED}, ["anonymous/loopback", 401, 401, 401, 401]),
+    "expired key": ({"ticket": EXPIRED_KEY}, ["anonymous/loopback", 401, 401, 401, 401]),
     "forged capability": ({"ticket": FORGED}, ["anonymous/loopback", 401, 401, 401, 401]),
     "expired capability": ({"ticket": EXPIRED}, ["anonymous/loopback", 401, 401, 401, 401]),
     "empty capability": ({"ticket": ""}, ["anonymous/loopback", 401, 401, 401, 401]),
@@ -213,7 +227,7 @@ def test_who_comes_in_to_content(presented: str, sender: str) -> None:
     if isinstance(found, Entrance):
         assert found.bearer not in (JUPYTER_TOKEN, CACHE_TOKEN, PASSWORD)
         assert found.path == "hf/org/m"
-        ticket = f"~{TICKET}/" if found.via == "capability" else ""
+        ticket = {"capability": f"~{TICKET}/", "key": f"~{KEY}/"}.get(found.via, "")
         assert found.base == f"http://h/pulp/content/{ticket}"
         assert found.same_machine is (sender in ("loopback", "rebound"))
 
@@ -270,6 +284,16 @@ def test_a_capability_names_its_user() -> None:
     assert isinstance(found, Entrance)
     assert found.user == "alice"
     assert credentials.shown == []
+    found, _ = ask(REMOTE, ticket=KEY)
+    assert isinstance(found, Entrance)
+    assert found.user == "ci"
+
+
+def test_where_no_keys_are_known_none_counts() -> None:
+    request = Request("content", "GET", REMOTE, path=f"~{KEY}/hf", root="http://h/")
+    rules = Rules("loopback", KEYS, CACHE_TOKEN, Throttle())
+    with pytest.raises(NotAdmitted):
+        asyncio.run(admit(request, rules, Credentials(None, False, "")))
 
 
 def test_while_there_is_no_key_a_capability_is_worth_nothing() -> None:
