@@ -42,7 +42,8 @@ def rate(site: Site, effort: Effort) -> Iterator[Row]:
     urls["Tornado"] = site.bare_url
     if site.nginx is not None:
         urls["nginx"] = site.nginx.file(CONFIG)
-    with _Workers(site.work / "workers", site.hub, environ=site.environ) as server:
+    server = _Workers(site.work / "workers", site.hub, environ=site.environ)
+    with server:
         urls[_TWO] = url_of(server.endpoint, BIG, CONFIG)
         for method in ("GET", "HEAD"):
             for connections in (1, 32):
