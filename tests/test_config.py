@@ -46,6 +46,7 @@ def test_every_option_of_the_service_has_its_trait(tmp_path: Path) -> None:
         "access_ttl": 5.0,
         "access_grace": 6.0,
         "linger": 7.0,
+        "adopt_by_link": True,
         "offline": True,
         "read_only": True,
     }
@@ -71,6 +72,7 @@ def test_every_option_of_the_service_has_its_trait(tmp_path: Path) -> None:
         ("inject_env", ["HF ENDPOINT"]),
         ("inject_env", [""]),
         ("capability_ttl", 1),
+        ("adopt_from", ["relative/path"]),
     ],
 )
 def test_values_that_make_no_sense_are_refused(name: str, value: object) -> None:
@@ -83,6 +85,16 @@ def test_the_default_cache_directory_can_be_set_from_outside(
 ) -> None:
     monkeypatch.setenv(config.CACHE_DIR_VARIABLE, "/fast/disk")
     assert HfCache().cache_dir == "/fast/disk"
+
+
+def test_files_are_taken_over_from_where_the_users_libraries_keep_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", "/home/me/hub")
+    assert HfCache().service_options().adopt_from == (Path("/home/me/hub"),)
+    chosen = HfCache(config=Config({"HfCache": {"adopt_from": ["~/a", "/b"]}})).service_options()
+    assert chosen.adopt_from == (Path("~/a").expanduser(), Path("/b"))
+    assert HfCache(adopt_from=[]).service_options().adopt_from == ()
 
 
 def test_an_empty_directory_is_the_default_and_never_the_current_one() -> None:

@@ -43,7 +43,7 @@ class Usage:
         self.add(hits=1, bytes_from_cache=size)
 
     def miss(self) -> None:
-        """An answer had to come from upstream."""
+        """An answer's bytes were not kept yet."""
         self.add(misses=1)
 
     def fetched(self, size: int) -> None:

@@ -208,11 +208,15 @@ def own_cache_directory(environ: Mapping[str, str]) -> Path:
     """
     for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if environ.get(name):
-            return Path(os.path.expandvars(environ[name])).expanduser()
+            return _expanded(environ[name])
     if environ.get("HF_HOME"):
-        return Path(os.path.expandvars(environ["HF_HOME"])).expanduser() / "hub"
-    caches = environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(caches).expanduser() / "huggingface" / "hub"
+        return _expanded(environ["HF_HOME"]) / "hub"
+    return _expanded(environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface" / "hub"
+
+
+def _expanded(text: str) -> Path:
+    # Not `Path.expanduser`, which fails for a user without a home.
+    return Path(os.path.expanduser(os.path.expandvars(text))).absolute()  # noqa: PTH111
 
 
 def _folder_of(repo: RepoRef) -> str:

@@ -207,6 +207,7 @@ class TestOpening:
         ({"XDG_CACHE_HOME": "/c"}, "/c/huggingface/hub"),
         ({}, "~/.cache/huggingface/hub"),
         ({"HF_HUB_CACHE": "", "HF_HOME": "~/hf"}, "~/hf/hub"),
+        ({"HF_HOME": "here"}, str(Path.cwd() / "here" / "hub")),
     ],
 )
 def test_it_lies_where_the_client_libraries_say(environ: dict[str, str], expected: str) -> None:
