@@ -315,7 +315,8 @@ class CacheHandler(RequestHandler):
 
     def _drop_cookies(self) -> None:
         """A login by token makes Jupyter set a cookie; clients of the Hub have no use for it."""
-        self._new_cookie: Any = SimpleCookie()
+        if hasattr(self, "_new_cookie"):
+            self._new_cookie: Any = SimpleCookie()
         self.clear_header("Set-Cookie")
 
     def _check_body_size(self) -> None:
