@@ -240,13 +240,15 @@ class MapSummary:
 
     @classmethod
     def read(cls, path: Path) -> MapSummary | None:
-        """Read the map at `path`; None if there is none."""
+        """Read the map at `path`; None if there is none, or a damaged one."""
         try:
             with path.open("rb") as file:
                 header = file.read(HEADER_SIZE)
                 if len(header) < HEADER_SIZE or not header.startswith(_MAGIC):
                     return None
                 _, _, size, boot, owner, _ = _HEADER.unpack_from(header)
+                if not _is_long_enough(os.fstat(file.fileno()).st_size, size):
+                    return None
                 present = file.read(blocks_of(size))
         except OSError:
             return None
@@ -262,8 +264,12 @@ def _is_this(boot: bytes) -> bool:
     return bool(here) and boot.rstrip(b"\0") == here
 
 
+def _is_long_enough(length: int, size: int) -> bool:
+    return length >= HEADER_SIZE + len(_PLANES) * blocks_of(size)
+
+
 def _fits(header: bytes, length: int, size: int, owner: str) -> bool:
-    if len(header) < HEADER_SIZE or length < HEADER_SIZE + len(_PLANES) * blocks_of(size):
+    if len(header) < HEADER_SIZE or not _is_long_enough(length, size):
         return False
     magic, block_size, whole, _, whose, _ = _HEADER.unpack_from(header)
     return (magic, block_size, whole, whose) == (_MAGIC, BLOCK_SIZE, size, _short(owner))

@@ -12,7 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jupyter_hf_cache.storage import mapfile
-from jupyter_hf_cache.storage.blockmap import BLOCK_SIZE, BlockMap, Intervals, stored_bytes
+from jupyter_hf_cache.storage.blockmap import (
+    BLOCK_SIZE,
+    BlockMap,
+    Intervals,
+    holds,
+    stored_bytes,
+)
 
 SIZE = 5 * BLOCK_SIZE + 777
 SPANS = st.tuples(st.integers(0, 60), st.integers(0, 60))
@@ -172,6 +178,17 @@ class TestFile:
         closed.close()
         closed.add(0, 10)
         assert (closed.present, closed.available(0)) == (10, 10)
+
+    def test_a_damaged_size_is_not_believed(self, tmp_path: Path) -> None:
+        path = tmp_path / "blob.map"
+        whole = BlockMap(path, SIZE)
+        whole.add(0, SIZE)
+        whole.close()
+        data = bytearray(path.read_bytes())
+        data[8:24] = b"\xff" * 16  # as large as it can be
+        path.write_bytes(data)
+        assert stored_bytes(path) == 0
+        assert not holds(path, SIZE, "", 0, 10)
 
     def test_no_map_no_bytes(self, tmp_path: Path) -> None:
         assert stored_bytes(tmp_path / "none.map") == 0
