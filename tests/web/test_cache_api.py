@@ -114,7 +114,12 @@ class TestAnswers:
         assert files["model.bin"]["shared_with"] == 1
         assert files["config.json"]["size_bytes"] == 2
         planned = answer_of(loaded, "DELETE", "repos/models/org/api", params={"dry_run": "1"})
-        assert planned == {"freed_bytes": 2, "kept_shared_bytes": 2 * MIB, "files": 2}
+        assert planned == {
+            "freed_bytes": 2,
+            "in_use_bytes": 0,
+            "kept_shared_bytes": 2 * MIB,
+            "files": 2,
+        }
         assert answer_of(loaded, "GET", "repos")["count"] == 2
         assert answer_of(loaded, "DELETE", "repos/models/org/api") == planned
         assert loaded.api("GET", "repos/models/org/api").status_code == 404
@@ -141,7 +146,7 @@ class TestAnswers:
     def test_a_failed_fill_says_why(
         self, cache: RunningCache, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("jupyter_hf_cache.upstream.fill._BACKOFF_SECONDS", (0.0,))
+        monkeypatch.setattr("jupyter_hf_cache.upstream.patience.BACKOFF_SECONDS", (0.0,))
         hub.fault("html", "", host="cdn", times=None)
         assert cache.get("/org/api/resolve/main/model.bin").status_code == 502
         (fill,) = answer_of(cache, "GET", "fills")["results"]
