@@ -121,8 +121,11 @@ class BlockMap:
             before = self._whole_blocks(start, end)
             self._intervals.add(start, end)
             after = self._whole_blocks(start, end)
-            if after and after != before:
-                self.file.mark("present", *after)
+            file = self.file
+        # A write may have to wait for the disk, and those who ask what is there must not. Marks
+        # are only ever set, so their order does not matter.
+        if after and after != before:
+            file.mark("present", *after)
 
     def fill(self) -> None:
         """Note that the file was replaced by another one that is complete and comes from elsewhere.

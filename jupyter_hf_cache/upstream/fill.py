@@ -28,7 +28,7 @@ from jupyter_hf_cache.errors import (
     UpstreamError,
     VerificationFailed,
 )
-from jupyter_hf_cache.storage.interface import BlobId, Exchange, Partial
+from jupyter_hf_cache.storage.interface import BlobId, Partial
 from jupyter_hf_cache.storage.sidecar import Sidecar
 from jupyter_hf_cache.upstream.adopt import QUICK, Adoption, VerifiedLink
 from jupyter_hf_cache.upstream.fetching import Fetching
@@ -228,17 +228,21 @@ class Fill:
         Raises:
             HfCacheError: the fill failed meanwhile.
         """
+        # Before it is looked whether it may: the disk may take its time, and what is noted too much
+        # does no harm.
+        self._note_sent(end)
         with self._changed:
             if self.outcome is not None and not self.verified:
                 # How much was given out is noted already; nothing may be added to it.
                 self._changed.wait_for(lambda: self.state in _OVER)
                 raise self.error or UpstreamError("The download was stopped.")
-            if end > self.sent and not self.verified and self.partial.exchange is not None:
-                self._note_sent(self.partial.exchange, end)
             self.sent = max(self.sent, end)
 
-    def _note_sent(self, exchange: Exchange, end: int) -> None:
+    def _note_sent(self, end: int) -> None:
         """Note it for whoever goes on if this process is killed."""
+        exchange = self.partial.exchange
+        if exchange is None or self.verified or end <= self.sent:
+            return
         try:
             exchange.give_out(end)
         except OSError as error:

@@ -198,7 +198,10 @@ class Following:
             return self.fill.available(offset, completing=completing)
         if completing:
             return max(offset, min(self.partial.available(offset), self.size - HOLD_BACK))
-        return self.partial.available(offset) if self.range_safe else offset
+        if not self.range_safe or self.partial.present >= self.size:
+            # Who asked for all of it in ranges would else hold a complete file of unknown digest.
+            return offset
+        return self.partial.available(offset)
 
     def read(self, offset: int, length: int) -> bytes:
         """Return bytes below `available`, and remember that they were given out.
