@@ -116,13 +116,15 @@ class CacheService:
             options.cache_dir, on_removed=lambda: self.generations.advance("content")
         )
         limit = options.cache_size_limit
-        self._ledger = Ledger((options.state_dir or options.cache_dir / "state") / "ledger")
+        state = options.state_dir or options.cache_dir / "state"
+        self._ledger = Ledger(state / "ledger")
         self.budget = Budget(
             self.store,
             self._ledger,
             limit=limit if limit is not None else default_limit(options.cache_dir),
             min_free=options.min_free_space,
         )
+        self._reconciling = Reconciling(self.budget, state / "reconcile.lock")
         self.taints = Taints(self._tables["files"])
         self.usage = Usage(self._tables["usage"])
         self.rights = Rights(self._tables["access"], self.generations)
@@ -187,7 +189,6 @@ class CacheService:
                 self.problems.append(f"The table {name} was corrupt; it was set aside and rebuilt.")
         if self._tables["files"].was_corrupt or self._tables["files"].count("claim/") == 0:
             self.inventory.rebuild()
-        self._reconciling = Reconciling(self.budget)
         if self._ledger.totals() == (0, 0):
             # New or lost: until what lies about is counted, too much could be kept.
             self.budget.reconcile()

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import logging
 import threading
+from pathlib import Path
+
+import filelock
 
 from jupyter_hf_cache.errors import StorageError
 from jupyter_hf_cache.storage.budget import Budget
@@ -20,10 +23,15 @@ _STOP_SECONDS = 5.0
 
 
 class Reconciling:
-    """One comparison in the background. `start` and `stop` are called once, by one thread."""
+    """One comparison in the background. `start` and `stop` are called once, by one thread.
 
-    def __init__(self, budget: Budget) -> None:
+    Args:
+        lock: of several processes that start together, the one that gets this compares.
+    """
+
+    def __init__(self, budget: Budget, lock: Path) -> None:
         self._budget = budget
+        self._lock = filelock.FileLock(lock, timeout=0)
         self._stopped = threading.Event()
         # A daemon: a disk that hangs must not keep the process from ending.
         self._thread = threading.Thread(target=self._run, name="hf-cache-reconcile", daemon=True)
@@ -40,7 +48,10 @@ class Reconciling:
 
     def _run(self) -> None:
         try:
-            self._budget.reconcile(self._stopped.is_set)
+            with self._lock:
+                self._budget.reconcile(self._stopped.is_set)
+        except filelock.Timeout:
+            return
         except (OSError, StorageError) as error:
             if not self._stopped.is_set():
                 logger.warning("the records were not compared with the disk: %s", error)

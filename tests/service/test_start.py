@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -18,12 +19,13 @@ DEADLINE = 30.0
 
 
 @pytest.fixture
-def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """Comparing records and disk takes for ever; the event says that it has begun."""
-    begun, released = threading.Event(), threading.Event()
+def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[queue.Queue[Budget]]:
+    """Comparing records and disk takes for ever; the queue tells whose has begun."""
+    begun: queue.Queue[Budget] = queue.Queue()
+    released = threading.Event()
 
     def reconcile(budget: Budget, stopped: Callable[[], bool] = lambda: False) -> None:
-        begun.set()
+        begun.put(budget)
         while not (stopped() or released.wait(0.01)):
             pass
 
@@ -47,8 +49,22 @@ def test_requests_are_answered_while_records_and_disk_are_compared(
         body = cache.get(FILE).content
     begun = request.getfixturevalue("held")
     with RunningCache(tmp_path, hub) as cache:
-        assert begun.wait(DEADLINE)
+        assert begun.get(timeout=DEADLINE) is cache.service.budget
         assert cache.get(FILE).content == body
+
+
+def test_of_several_that_start_together_one_compares(
+    tmp_path: Path, hub: FakeHub, request: pytest.FixtureRequest
+) -> None:
+    with RunningCache(tmp_path, hub) as cache:
+        assert cache.get(FILE).ok
+        cache.wait_until(lambda: cache.service.budget.used() > 0)
+    begun = request.getfixturevalue("held")
+    with RunningCache(tmp_path, hub) as first:
+        assert begun.get(timeout=DEADLINE) is first.service.budget
+        with RunningCache(tmp_path, hub) as second:
+            assert second.get(FILE).ok
+        assert begun.empty()
 
 
 def test_what_another_hand_removed_no_longer_counts_some_time_after_a_start(
