@@ -21,7 +21,7 @@ from jupyter_hf_cache.errors import (
     UpstreamError,
     UpstreamUnreachable,
 )
-from jupyter_hf_cache.protocol.paths import HubRequest, api_path, is_commit
+from jupyter_hf_cache.protocol.paths import HubRequest, api_path, is_commit, resolve_path
 from jupyter_hf_cache.service.bodies import Bodies
 from jupyter_hf_cache.service.breaker import Breaker
 from jupyter_hf_cache.service.caller import Caller
@@ -270,6 +270,10 @@ class Files:
             raise
         if look.readable:
             self._grant(caller, repo)
+        if look.link is not None:
+            # Whoever asks for the head of a file mostly asks for its bytes next.
+            path = resolve_path(repo, look.claim.commit, question.file)
+            caller.client.links.put((caller.identity, path), look.link)
         self._claims.put(caller.remote.origin_id, repo, question.file, look.claim)
         return look
 

@@ -1,7 +1,7 @@
 """Signed URLs: where the Hub sent a caller for the bytes of a file.
 
-Responsible for: remembering them for a short time, so that many ranges of one file cost the Hub one
-question; and reading from such a URL when it ends.
+Responsible for: remembering them for a short time, so that a file's head and its many ranges cost
+the Hub one question; and reading from such a URL when it ends.
 Not responsible for: asking (`upstream.transfer`), or what is done when one is refused.
 
 A signed URL opens a file to whoever holds it. So it stays in memory, with the client of its remote,
@@ -55,7 +55,7 @@ class Links:
             return url
 
     def put(self, key: LinkKey, url: str) -> None:
-        """Remember a URL that worked just now."""
+        """Remember a URL that the Hub gave just now."""
         left = LONGEST_SECONDS
         ends = expiry(url)
         if ends is not None:

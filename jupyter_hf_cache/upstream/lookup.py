@@ -8,7 +8,7 @@ Not responsible for: keeping what was learnt (`service.files`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from jupyter_hf_cache.errors import (
@@ -21,6 +21,7 @@ from jupyter_hf_cache.protocol.headers import FileMetadata, error_headers, file_
 from jupyter_hf_cache.protocol.paths import is_commit, resolve_path
 from jupyter_hf_cache.storage.records import Claim, Credential, RepoRef
 from jupyter_hf_cache.upstream.client import UpstreamClient, UpstreamResponse
+from jupyter_hf_cache.upstream.targets import absolute_target, redirect_target
 
 _RENAMES = 5
 _BODY_OF_ERROR = 8 * 1024
@@ -35,10 +36,12 @@ class Look:
     Args:
         claim: at its commit; `absent` when there is no such file.
         readable: the answer proves the right to read content (a missing file does not).
+        link: where the answer sends those who want the bytes; may be a signed URL.
     """
 
     claim: Claim
     readable: bool
+    link: str | None = field(default=None, repr=False)
 
 
 def look_up(
@@ -78,7 +81,7 @@ def look_up(
             if response.status in (301, 302, 303, 307, 308) and found.commit is None:
                 path, query = _renamed(client, found)
                 continue
-            return _look(response, found, revision)
+            return _look(client, response, found, revision)
     raise UpstreamError("The upstream renames this repository in a circle.")
 
 
@@ -97,14 +100,27 @@ def _renamed(client: UpstreamClient, found: FileMetadata) -> tuple[str, str]:
     return path, target.query
 
 
-def _look(response: UpstreamResponse, found: FileMetadata, revision: str) -> Look:
+def _look(
+    client: UpstreamClient, response: UpstreamResponse, found: FileMetadata, revision: str
+) -> Look:
     status = response.status
     if status < 400:
-        return Look(_claim(found), readable=True)
+        return Look(_claim(found), readable=True, link=_link(client, response, found))
     commit = found.commit or (revision if is_commit(revision) else None)
     if response.headers.get("X-Error-Code") == "EntryNotFound" and commit:
         return Look(Claim(commit=commit, absent=True), readable=False)
     raise refusal(response)
+
+
+def _link(client: UpstreamClient, response: UpstreamResponse, found: FileMetadata) -> str | None:
+    if found.location is None:
+        return None
+    remote = client.remote
+    try:
+        return redirect_target(remote, absolute_target(remote, response.url), found.location).url
+    except UpstreamError:
+        # Who asks for the bytes is told.
+        return None
 
 
 def _claim(found: FileMetadata) -> Claim:

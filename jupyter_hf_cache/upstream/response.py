@@ -117,23 +117,24 @@ class UpstreamResponse:
         if self._preloaded is not None:
             yield from self.iter_bytes(chunk_size)
             return
-        pieces = [self._read(chunk_size)]
-        while pieces[-1]:
-            yield b"".join(pieces)
+        data = self._read(chunk_size)
+        while data:
+            yield data
             pieces = [self._read(chunk_size)]
+            held = len(pieces[0])
             until = time.monotonic() + _LONGEST_GATHERING_SECONDS
             try:
-                while pieces[-1] and self._grows(sum(map(len, pieces)), chunk_size, until):
+                while pieces[-1] and held < chunk_size and self._grows(until, held):
                     pieces.append(self._read(chunk_size))
+                    held += len(pieces[-1])
             except UpstreamError:
                 yield b"".join(pieces)
                 raise
-        if len(pieces) > 1:
-            yield b"".join(pieces)
+            data = b"".join(pieces)
 
-    def _grows(self, held: int, chunk_size: int, until: float) -> bool:
+    def _grows(self, until: float, held: int) -> bool:
         """Whether more of the body is here, to be handed on together with `held` bytes."""
-        if held >= chunk_size or self._raw.length_remaining == 0 or time.monotonic() > until:
+        if self._raw.length_remaining == 0 or time.monotonic() > until:
             return False
         if self._is_readable():
             return True

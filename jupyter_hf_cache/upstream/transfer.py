@@ -19,7 +19,7 @@ from jupyter_hf_cache.errors import HfCacheError, UpstreamAnswer, UpstreamError,
 from jupyter_hf_cache.protocol.headers import error_headers
 from jupyter_hf_cache.protocol.ranges import parse_content_range
 from jupyter_hf_cache.storage.own_cache import OwnCopy
-from jupyter_hf_cache.storage.records import ANONYMOUS, Credential, Remote
+from jupyter_hf_cache.storage.records import Credential, Remote
 from jupyter_hf_cache.upstream.client import UpstreamClient, UpstreamResponse
 from jupyter_hf_cache.upstream.patience import asked_wait
 
@@ -151,7 +151,10 @@ def _arriving(
 
 
 def _ask(source: Source, start: int, end: int, size: int, ranges: Ranges) -> UpstreamResponse:
-    """Ask for the bytes, by a signed URL if one is known, else by way of the Hub."""
+    """Ask for the bytes where the Hub sent this caller lately, else by way of the Hub.
+
+    The client sends a credential to the Hub's own origin only, whatever URL it is given.
+    """
     whole = (start == 0 and end == size) or ranges == "unavailable"
     headers = {} if whole else {"Range": f"bytes={start}-{end - 1}"}
     links, key = source.client.links, (source.identity, source.path)
@@ -177,7 +180,7 @@ def _get(source: Source, path_or_url: str, headers: dict[str, str]) -> UpstreamR
     return source.client.request(
         "GET",
         path_or_url,
-        credential=source.credential if path_or_url == source.path else ANONYMOUS,
+        credential=source.credential,
         headers=headers,
         stream=True,
         follow="all",
