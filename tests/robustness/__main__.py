@@ -60,8 +60,15 @@ def full_disk(root: Path, rng: random.Random) -> Counts:
 
 def lies(root: Path, rng: random.Random) -> Counts:
     """All lies to all clients, for one, two or all answers."""
-    times = rng.choice([1, 2, None])
-    return lies_round(root, rng, clients=NAMES, times=times, rate=rng.choice([8, 24, 100]) * MIB)
+    return lies_round(
+        root,
+        rng,
+        clients=NAMES,
+        times=rng.choice([1, 2, None]),
+        rate=rng.choice([8, 24, 100]) * MIB,
+        workers=rng.choice([1, 2]),
+        shared=rng.random() < 0.3,
+    )
 
 
 def stress(root: Path, rng: random.Random) -> Counts:

@@ -25,6 +25,8 @@ from robustness.wanted import MIB, Wanted, new_repo
 
 # What a server that is being killed may answer: nothing, or that it is shutting down.
 _REFUSALS = frozenset({503})
+# What it says when it is up.
+_USAGE = "export HF_ENDPOINT="
 
 
 class Victim(StandAloneServer):
@@ -37,6 +39,17 @@ class Victim(StandAloneServer):
     def __init__(self, root: Path, upstream: str, *, workers: int = 1, **rest: Any) -> None:
         super().__init__(root, upstream, **rest)
         self.workers = workers
+        self._said_before = 0
+
+    def launch(self) -> None:
+        """Start, and wait for nothing."""
+        self._said_before = len(self.text())
+        super().launch()
+
+    def wait_ready(self) -> None:
+        """Wait until it is ready for clients, and all its workers are."""
+        super().wait_ready()
+        wait_for(lambda: _USAGE in self.text()[self._said_before :] or None, "word of it")
 
     def children(self) -> list[int]:
         """The processes of its workers."""
@@ -57,7 +70,7 @@ class Victim(StandAloneServer):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.stop(signal.SIGKILL)
-        wait_for(lambda: not any(map(_lives, children)) or None, "end of the workers", 30)
+        wait_for(lambda: not any(map(_lives, children)) or None, "end of the workers", 60)
 
     def kill_a_worker(self, rng: random.Random) -> None:
         """Kill one worker, if there are any."""

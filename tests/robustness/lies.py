@@ -21,13 +21,17 @@ from robustness.agents import Agent, agent
 from robustness.crash import Victim
 from robustness.directory import check_at_rest
 from robustness.report import Counts
-from robustness.wanted import MIB, Wanted, Wrong, add_repo
+from robustness.wanted import KIB, MIB, Wanted, Wrong, add_repo
 
+# Received in a file, and in memory.
 SIZE = 2 * MIB + 777
+SMALL = 700 * KIB
 # Enough for hf_transfer to ask for ranges.
 TRANSFER_SIZE = 7 * MIB + 777
 _HONEST_SECONDS = 90.0
 _PAUSE_SECONDS = 0.5
+# What is told to the first who ask; what comes after a cut may be spared.
+_FIRST = ("corrupt", "short", "cut", "longer", "swap", "html", "gzip", "endless")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +88,17 @@ def lies_round(
     lies: Sequence[str] = tuple(LIES),
     times: int | None = None,
     rate: float = 24.0 * MIB,
+    workers: int = 1,
+    shared: bool = False,
 ) -> Counts:
-    """Tell each lie to each client; all at once, each about a file of its own.
+    """Tell each lie to each client, all at once; then be honest.
 
     Args:
         root: an empty directory.
         clients: names of `agents`.
-        times: how many answers are lies; None for all until the client gave up.
+        times: how many answers are lies; None for all until every client has right or given up.
+        workers: of the server.
+        shared: all clients want the same file; else each has one of its own.
 
     Raises:
         Wrong: a client has a wrong file, or does not get the right one afterwards.
@@ -98,51 +106,89 @@ def lies_round(
     counts = Counts()
     with FakeHub() as hub:
         hub.rate = rate
-        files = _files(hub, rng, clients, lies)
-        with Victim(root, hub.url) as server:
+        with Victim(root, hub.url, workers=workers) as server:
             agents = [agent(name, root / "clients" / name, server.endpoint) for name in clients]
-            jobs = [(one, lie, files[one.name, lie]) for one in agents for lie in lies]
             try:
-                with ThreadPoolExecutor(max(1, len(jobs))) as pool:
-                    trials = [pool.submit(_trial, hub, *job, times) for job in jobs]
-                for trial in trials:
-                    counts.update(trial.result())
+                trials = _trials(hub, rng, agents, lies, shared=shared)
+                told = [
+                    fault
+                    for wanted, lie in {trial.wanted: trial.lie for trial in trials}.items()
+                    for fault in LIES[lie].tell(hub, wanted, times)
+                ]
+                with ThreadPoolExecutor(len(trials)) as pool:
+                    for _ in pool.map(Trial.first, trials):
+                        pass
+                    _fall_silent(told)
+                    for _ in pool.map(Trial.afterwards, trials):
+                        pass
             finally:
                 for one in agents:
                     one.close()
             server.wait_idle()
+    for trial in trials:
+        counts.update(trial.counts)
     counts.add(kept=check_at_rest(root, hub.url, leftovers=True))
     return counts
 
 
-def _files(
-    hub: FakeHub, rng: random.Random, clients: Sequence[str], lies: Sequence[str]
-) -> dict[tuple[str, str], Wanted]:
-    files: dict[tuple[str, str], Wanted] = {}
-    for client in clients:
-        size = TRANSFER_SIZE if client.endswith("transfer") else SIZE
-        for lie in lies:
-            # No name is part of another: a fault knows its file by its name.
-            name = f"{client.replace('+', '-')}.{lie}.bin"
-            content = BigFile(size + rng.randrange(1000), rng.randrange(1 << 30))
-            id = f"lies/{name.removesuffix('.bin')}"
-            files[client, lie] = add_repo(hub, id, {name: content})[0]
-    return files
+def _trials(
+    hub: FakeHub,
+    rng: random.Random,
+    agents: Sequence[Agent],
+    lies: Sequence[str],
+    *,
+    shared: bool,
+) -> list[Trial]:
+    trials = []
+    for lie in lies:
+        both = _file(hub, rng, f"all.{lie}", TRANSFER_SIZE) if shared else None
+        for one in agents:
+            size = TRANSFER_SIZE if one.name.endswith("transfer") else rng.choice([SIZE, SMALL])
+            name = f"{one.name.replace('+', '-')}.{lie}"
+            trials.append(Trial(one, lie, both or _file(hub, rng, name, size)))
+    return trials
 
 
-def _trial(hub: FakeHub, client: Agent, lie: str, wanted: Wanted, times: int | None) -> Counts:
-    counts = Counts(trials=1)
-    told = LIES[lie].tell(hub, wanted, times)
-    words = client.fetch(wanted)
-    counts.add(**{"failed" if words else "right": 1})
+def _file(hub: FakeHub, rng: random.Random, name: str, size: int) -> Wanted:
+    """A file in a repo of its own. No name is part of another: a fault knows its file by it."""
+    content = BigFile(size + rng.randrange(1000), rng.randrange(1 << 30))
+    [wanted] = add_repo(hub, f"lies/{name}", {f"{name}.bin": content})
+    return wanted
+
+
+def _fall_silent(told: Sequence[Fault]) -> None:
+    """Be honest from now on."""
     for fault in told:
         fault.times = 0
-    if all(fault.hits == 0 for fault in told):
-        raise Wrong(f"{client.name}: the lie {lie} was never told")
-    deadline = time.monotonic() + _HONEST_SECONDS
-    while words is not None and (words := client.again(wanted)) is not None:
-        counts.add(tries=1)
-        if time.monotonic() > deadline:
-            raise Wrong(f"{client.name} after {lie}: the upstream is honest again, but: {words}")
-        time.sleep(_PAUSE_SECONDS)
-    return counts
+    for fault in told:
+        if fault.hits == 0 and fault.kind in _FIRST:
+            raise Wrong(f"the lie {fault.kind} about {fault.path_contains} was never told")
+
+
+class Trial:
+    """One client that wants one file, about which one lie is told."""
+
+    def __init__(self, client: Agent, lie: str, wanted: Wanted) -> None:
+        self.client = client
+        self.lie = lie
+        self.wanted = wanted
+        self.counts = Counts(trials=1)
+        self._words: str | None = None
+
+    def first(self) -> None:
+        """Ask while the upstream lies."""
+        self._words = self.client.fetch(self.wanted)
+        self.counts.add(**{"failed" if self._words else "right": 1})
+
+    def afterwards(self) -> None:
+        """Ask until it succeeds."""
+        deadline = time.monotonic() + _HONEST_SECONDS
+        while self._words is not None:
+            self._words = self.client.again(self.wanted)
+            self.counts.add(tries=1)
+            if self._words is not None and time.monotonic() > deadline:
+                raise Wrong(
+                    f"{self.client.name} after {self.lie}: the upstream is honest again, but "
+                    f"{self.wanted.path} cannot be had: {self._words}"
+                )
+            time.sleep(_PAUSE_SECONDS if self._words else 0)

@@ -33,3 +33,11 @@ def test_who_goes_on_lying_is_not_believed(tmp_path: Path, clients: list[str]) -
     counts = lies_round(tmp_path, random.Random(2), clients=clients, lies=QUICK)
     assert counts["trials"] == len(NAMES) * len(QUICK)
     assert counts["failed"], "nobody can make a right file of lies alone"
+
+
+def test_who_shares_a_bad_download_shares_no_bad_file(tmp_path: Path, clients: list[str]) -> None:
+    lies = ["flip-head", "swapped", "bad-head-good-tail", "new-version-midway"]
+    counts = lies_round(
+        tmp_path, random.Random(3), clients=clients, lies=lies, times=1, workers=2, shared=True
+    )
+    assert counts["trials"] == len(NAMES) * len(lies)
