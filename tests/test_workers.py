@@ -223,16 +223,24 @@ def test_a_push_is_seen_by_every_worker(team: Team, hub: FakeHub) -> None:
 def test_one_upstream_transfer_serves_clients_of_all_workers(
     team: Team, hub: FakeHub, tmp_path: Path
 ) -> None:
-    hub.repo("models", "tiny/shared").commit({"model.bin": BigFile(32 << 20, seed=9)})
-    url = f"{team.endpoint}/tiny/shared/resolve/main/model.bin"
-    curls = [
-        subprocess.Popen(["curl", "-sSfL", "-o", str(tmp_path / str(number)), url])
-        for number in range(8)
-    ]
-    assert [one.wait(DEADLINE) for one in curls] == [0] * 8
-    wanted = BigFile(32 << 20, seed=9).sha256()
-    for number in range(8):
-        assert hashlib.sha256((tmp_path / str(number)).read_bytes()).hexdigest() == wanted
+    shared = BigFile(32 << 20, seed=9)
+    hub.repo("models", "tiny/shared").commit({"shared.bin": shared})
+    hub.fault("stall", "shared.bin", host="cdn", at=1 << 20)
+    url = f"{team.endpoint}/tiny/shared/resolve/main/shared.bin"
+    files = [tmp_path / str(number) for number in range(8)]
+    curls = [subprocess.Popen(["curl", "-sSfL", "-o", str(file), url]) for file in files]
+    wait_until(lambda: all(file.exists() and file.stat().st_size for file in files))
+
+    def all_show_it() -> bool:
+        told = [json.loads(body) for _, body in team.ask_all("/hf-cache/v1/fills", admin=True)]
+        shown = [[fill for fill in one["results"] if fill["file"] == "shared.bin"] for one in told]
+        return all(len(one) == 1 and one[0]["readers"] == len(files) for one in shown)
+
+    wait_until(all_show_it)
+    hub.faults.release()
+    assert [one.wait(DEADLINE) for one in curls] == [0] * len(files)
+    assert {hashlib.sha256(file.read_bytes()).hexdigest() for file in files} == {shared.sha256()}
+    assert hub.counters.bytes("cdn", "shared.bin") <= shared.size
 
 
 def test_heads_are_answered_beside_64_clients_that_read_nothing(team: Team) -> None:

@@ -19,6 +19,7 @@ from jupyter_hf_cache.errors import NotFound, StorageError, UpstreamAnswer
 from jupyter_hf_cache.protocol.digests import Digest, Hasher, lfs_pointer
 from jupyter_hf_cache.protocol.paths import HubRequest, Kind, parse
 from jupyter_hf_cache.protocol.rewrite import lfs_batch_downloads
+from jupyter_hf_cache.service.board import Board
 from jupyter_hf_cache.service.bodies import Bodies
 from jupyter_hf_cache.service.breaker import Breaker
 from jupyter_hf_cache.service.caller import (
@@ -75,6 +76,7 @@ class CacheService:
         keys: who may come in by a key of their own.
         generations: counters by which the processes on one directory tell each other of changes.
         ready: answers in memory, which the event loop may give by itself.
+        board: what all processes fetch.
         problems: what people should know, in words.
     """
 
@@ -141,7 +143,9 @@ class CacheService:
             on_kept=lambda blob, size: None,
             on_fetched=self.usage.fetched,
             on_adopted=self.usage.adopted,
+            on_begun=lambda: self.board.note(),
         )
+        self.board = Board(self._tables["repos"], self.fills)
         self.bodies = Bodies(
             store=self.store,
             budget=self.budget,
@@ -206,6 +210,7 @@ class CacheService:
     def close(self) -> None:
         """Stop fills, write what is pending, close the tables."""
         self.fills.stop()
+        self.board.stop()
         self._reconciling.stop()
         with contextlib.suppress(StorageError):
             self.ready.settle()

@@ -74,6 +74,7 @@ class Fills:
         on_kept: called from a worker thread with a blob that was just kept and its size.
         on_fetched: called with the bytes that a fill brought in, when it ends.
         on_adopted: called with the size of a blob that was taken from the user's own file.
+        on_begun: called when a fill began here or is followed; must neither block nor ask back.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Fills:
         on_kept: Callable[[BlobId, int], None],
         on_fetched: Callable[[int], None],
         on_adopted: Callable[[int], None] = lambda size: None,
+        on_begun: Callable[[], None] = lambda: None,
         connections: int = 24,
     ) -> None:
         self._store = store
@@ -95,6 +97,7 @@ class Fills:
         self._on_kept = on_kept
         self._on_fetched = on_fetched
         self._on_adopted = on_adopted
+        self._on_begun = on_begun
         self._lock = threading.Lock()
         self._fills: dict[BlobId, Fill] = {}
         self._followed: dict[BlobId, Following] = {}
@@ -309,6 +312,7 @@ class Fills:
                 fill, partial.exchange, make_room=self._make_room, executor=self._helpers
             )
             self._lookout.watch(attendance.look)
+        self._on_begun()
         return fill
 
     def _sound_partial(self, blob: BlobId, size: int, origin_id: str) -> Partial | None:
@@ -350,6 +354,7 @@ class Fills:
             on_end=self._following_ended,
         )
         self._lookout.watch(following.look)
+        self._on_begun()
         return following
 
     def _lease_looks_free(self, following: Following) -> None:

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 from jupyter_hf_cache import __version__
 from jupyter_hf_cache.errors import BadRequest, NotFound
 from jupyter_hf_cache.service import CacheService
+from jupyter_hf_cache.service.board import RUNNING
 from jupyter_hf_cache.service.inventory import KeptRepo
 from jupyter_hf_cache.storage.records import REPO_TYPES, RepoRef
 from jupyter_hf_cache.upstream.fills import FillReport
@@ -68,7 +69,7 @@ class StatusHandler(CacheHandler):
 
 def _status(service: CacheService) -> dict[str, Any]:
     repos = service.inventory.repos()
-    running = [fill for fill in service.fills.reports() if fill.state in ("running", "verified")]
+    running = [fill for fill in service.board.reports() if fill.state in RUNNING]
     service.ready.settle()
     return {
         "cache_dir": str(service.options.cache_dir),
@@ -182,11 +183,11 @@ def _repo(kept: KeptRepo) -> dict[str, Any]:
 
 
 class FillsHandler(CacheHandler):
-    """Running and recently ended fills."""
+    """Running and recently ended fills, of all processes."""
 
     async def get(self) -> None:
         """List them, running ones first."""
-        reports = await self.context.run(self.context.service.fills.reports)
+        reports = await self.context.run(self.context.service.board.reports)
         self.json({"results": [_fill(report) for report in reports]})
 
 
