@@ -105,7 +105,7 @@ def _uncapped(site: Site, effort: Effort) -> Iterator[Row]:
         **{str(n): partial(_through, site, cache, BIG, site.size, n) for n in (1, 4)},
         **{p.name: partial(_through, site, p, BIG, site.size, 1) for p in site.peers.values()},
     }
-    measured = interleave(effort.rounds, measures, {"olah": 1})
+    measured = interleave(effort.few, measures, {"olah": 1})
     beside = ("curl -o", "curl -o")
     what = f"cold {effort.mib} MiB, Hub uncapped"
     yield measured.row(

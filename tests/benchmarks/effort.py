@@ -49,7 +49,7 @@ class Effort:
         return 300 if 300 in self.caps else max(self.caps)
 
 
-FULL = Effort(1024, 4, 3, 2.0, 1.0, MappingProxyType({100: 2, 300: 3, 500: 3}), 40)
+FULL = Effort(1024, 4, 3, 2.0, 1.0, MappingProxyType({100: 2, 300: 2, 500: 2}), 40)
 QUICK = Effort(256, 2, 1, 1.0, 1.0, MappingProxyType({100: 1, 300: 2, 500: 1}), 40)
 TINY = Effort(16, 1, 1, 0.3, 0.3, MappingProxyType({100: 1}), 8, FEW)
 """Every row once, however wrong: for the tests of the benchmark itself."""
