@@ -74,7 +74,12 @@ def lies(root: Path, rng: random.Random) -> Counts:
 def stress(root: Path, rng: random.Random) -> Counts:
     """Two or three servers on one small cache, with workers or without."""
     return stress_round(
-        root, rng, seconds=20.0, servers=rng.choice([2, 3]), workers=rng.choice([1, 2])
+        root,
+        rng,
+        seconds=20.0,
+        servers=rng.choice([2, 3]),
+        workers=rng.choice([1, 2]),
+        may_kill=rng.random() < 0.5,
     )
 
 

@@ -37,17 +37,26 @@ class Trouble:
     Attributes:
         most: the most room that the cache was seen to take.
         deleted: how many repos were deleted.
+        kills: how many servers were killed, and started again.
         problem: what went wrong here.
     """
 
     def __init__(
-        self, hub: FakeHub, servers: list[Victim], repos: list[str], rng: random.Random
+        self,
+        hub: FakeHub,
+        servers: list[Victim],
+        repos: list[str],
+        rng: random.Random,
+        *,
+        may_kill: bool,
     ) -> None:
         self.most = 0
         self.deleted = 0
         self.faults = 0
+        self.kills = 0
         self.problem: BaseException | None = None
         self._hub, self._servers, self._repos, self._rng = hub, servers, repos, rng
+        self._may_kill = may_kill
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -64,6 +73,8 @@ class Trouble:
                     self._delete()
                 elif chance < 0.3:
                     self._hub.faults.release()
+                elif chance < 0.31 and self._may_kill:
+                    self._kill()
         except BaseException as problem:
             self.problem = problem
 
@@ -81,10 +92,18 @@ class Trouble:
             server.api("DELETE", f"hf-cache/v1/repos/models/{self._rng.choice(self._repos)}")
             self.deleted += 1
 
+    def _kill(self) -> None:
+        """Kill a server that others may be following; it is started again at once."""
+        server = self._rng.choice(self._servers)
+        server.kill()
+        self.kills += 1
+        server.launch()
+        server.wait_ready()
+
     def end(self) -> None:
         """End, with an upstream that is well again."""
         self._ended.set()
-        self._thread.join(60)
+        self._thread.join(120)
         self._hub.faults.clear()
         if self.problem is not None:
             raise self.problem
@@ -98,11 +117,13 @@ def stress_round(
     servers: int = 2,
     workers: int = 1,
     threads: int = 8,
+    may_kill: bool = False,
 ) -> Counts:
     """Read at random for some seconds.
 
     Args:
         root: an empty directory; each server has a home of its own in it, all one cache directory.
+        may_kill: servers are killed now and then.
 
     Raises:
         Wrong: a byte was wrong, or the cache took more room than it may.
@@ -126,7 +147,8 @@ def stress_round(
                 endpoints, wanted, seed=rng.randrange(1 << 30), threads=threads, ways=_WAYS,
                 refusals=REFUSALS,
             )  # fmt: skip
-            trouble = Trouble(hub, running, sorted({one.repo for one in wanted}), rng)
+            repos = sorted({one.repo for one in wanted})
+            trouble = Trouble(hub, running, repos, rng, may_kill=may_kill)
             deadline = time.monotonic() + seconds
             while time.monotonic() < deadline and trouble.problem is None:
                 readers.check()
@@ -148,6 +170,7 @@ def stress_round(
     counts.add(
         deleted=trouble.deleted,
         faults=trouble.faults,
+        kills=trouble.kills,
         kept=check_at_rest(root / "server-0", hub.url, leftovers=True),
     )
     counts.add_readers(readers)
