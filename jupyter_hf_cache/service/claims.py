@@ -8,17 +8,21 @@ Not responsible for: the right to read, which is asked before a claim is looked 
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Iterator
 from dataclasses import asdict
 from urllib.parse import unquote
 
+from jupyter_hf_cache.errors import StorageError
 from jupyter_hf_cache.storage.generations import Generations
 from jupyter_hf_cache.storage.interface import BlobReader
 from jupyter_hf_cache.storage.records import Claim, RepoRef
 from jupyter_hf_cache.storage.row_memory import RowMemory
 from jupyter_hf_cache.storage.state import StateTable, key_of
 from jupyter_hf_cache.upstream.transfer import Source, transfer
+
+logger = logging.getLogger(__name__)
 
 _IN_MEMORY = 10_000
 _PROOF_BYTES = 1024 * 1024
@@ -46,12 +50,18 @@ class Claims:
         return Claim(**row) if row is not None else None
 
     def put(self, origin_id: str, repo: RepoRef, file: str, claim: Claim) -> None:
-        """Keep a claim."""
+        """Keep a claim; where the disk refuses, in memory."""
         key = (origin_id, repo, claim.commit, file)
         if self._memory.row(key) == claim:
             return
-        self._table.set(_row_of(key), asdict(claim))
-        self._memory.put(key, claim, written=True)
+        try:
+            self._table.set(_row_of(key), asdict(claim))
+        except StorageError as error:
+            # What was asked for can be answered all the same.
+            logger.warning("a claim on %s is not written: %s", repo, error.message)
+            self._memory.put(key, claim, written=False)
+        else:
+            self._memory.put(key, claim, written=True)
 
     def of_repo(self, origin_id: str, repo: RepoRef) -> Iterator[tuple[str, Claim]]:
         """Yield (file, claim) for every kept claim of a repo, absent files left out."""

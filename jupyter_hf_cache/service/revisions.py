@@ -6,14 +6,18 @@ Not responsible for: how long that holds (`upstream.policy`).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import asdict
 
+from jupyter_hf_cache.errors import StorageError
 from jupyter_hf_cache.service.caller import Caller
 from jupyter_hf_cache.storage.generations import Generations
 from jupyter_hf_cache.storage.records import RepoRef, Revision
 from jupyter_hf_cache.storage.row_memory import RowMemory
 from jupyter_hf_cache.storage.state import StateTable, key_of
+
+logger = logging.getLogger(__name__)
 
 _IN_MEMORY = 10_000
 # A ref that did not move is written again only when its row is this old: the row serves other
@@ -49,7 +53,7 @@ class Revisions:
         return Revision(**row) if row is not None else None
 
     def put(self, caller: Caller, repo: RepoRef, revision: str, record: Revision) -> None:
-        """Keep what the upstream just said."""
+        """Keep what the upstream just said; where the disk refuses, in memory."""
         key = (caller.scope, caller.identity, repo, revision)
         row = self._memory.row(key)
         same = row is not None and row.commit == record.commit
@@ -58,7 +62,12 @@ class Revisions:
             return
         former = row or self._read(key)
         self._memory.put(key, record, written=False)
-        self._table.set(_row_of(key), asdict(record))
+        try:
+            self._table.set(_row_of(key), asdict(record))
+        except StorageError as error:
+            # What was asked for can be answered all the same.
+            logger.warning("a revision of %s is not written: %s", repo, error.message)
+            return
         self._memory.put(key, record, written=True)
         if former is not None and former.commit != record.commit:
             # Else a HEAD answered here and a GET answered elsewhere would come from two commits.

@@ -232,7 +232,11 @@ class Budget:
     def _give_up(self, entry: Entry) -> None:
         """Let a partial that nobody works on any more count as what it takes."""
         blob = blob_of(entry.key)
-        if self._store.size_of(blob) is None and (room := self._store.room_of_partial(blob)):
+        kept, room = self._store.size_of(blob), self._store.room_of_partial(blob)
+        if kept is not None:
+            # Its fill broke off, or died, between keeping it and recording that.
+            self.note_kept(blob, kept)
+        elif room:
             present = self._store.present_of(blob)
             self._ledger.put(replace(entry, size=present, room=room, owner=""))
         else:

@@ -8,9 +8,9 @@ what is kept (`blobs`).
 What must be durable when:
 
 - While it arrives: nothing. Within one boot of the machine the kernel keeps what was written,
-  whatever happens to the process. After a power failure blocks that the map names may be missing:
-  those that read as holes are fetched again, and nothing of the rest is given to range requests
-  before the whole file was verified (`blockmap`).
+  whatever happens to the process. After a power failure blocks that the map names may be missing.
+  A fill goes on from them all the same, but nothing of the file is given to range requests before
+  the whole of it was verified; if it is not right, it is fetched once more from nothing.
 - At the commit, in this order: contents synced, sidecar synced, file renamed, directory synced. A
   crash between any two leaves a partial that is resumed, or a kept blob with its sidecar. So a name
   below `blobs/` never stands for contents that are not durable; a power failure may cost the
@@ -197,8 +197,14 @@ class LocalPartial:
     def quarantine(self, reason: str) -> Path:
         """Move the bytes to `quarantine/` with a note of the reason."""
         target = quarantine_path(self._places.quarantine_dir, self.blob)
-        self._path.replace(target)
-        self._map_path.unlink(missing_ok=True)
+        try:
+            self._path.replace(target)
+        except OSError:
+            # Whatever happens to it, nobody may go on from here.
+            self._path.unlink(missing_ok=True)
+            raise
+        finally:
+            self._map_path.unlink(missing_ok=True)
         note_reason(target, self.blob, reason)
         return target
 

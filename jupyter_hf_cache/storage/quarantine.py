@@ -6,6 +6,7 @@ Not responsible for: moving bytes there (`partial`, `small`), or letting them go
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -19,10 +20,7 @@ def quarantine_path(directory: Path, blob: BlobId) -> Path:
 
 
 def note_reason(path: Path, blob: BlobId, reason: str) -> None:
-    """Write why the file is there, beside it.
-
-    Raises:
-        OSError: the disk refuses.
-    """
+    """Write why the file is there, beside it, if the disk takes it."""
     note = {"blob": blob.name, "reason": reason, "time": time.time()}
-    path.with_name(path.name + ".json").write_text(json.dumps(note))
+    with contextlib.suppress(OSError):
+        path.with_name(path.name + ".json").write_text(json.dumps(note))

@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 _ATTEMPTS_AT_A_DIGEST = 2
 _REST_AFTER_FAILURE_SECONDS = 10.0
+_REST_AFTER_REFUSAL_SECONDS = 5.0
 _WAIT_FOR_LEASE_SECONDS = 5.0
 _FIRST_PAUSE_SECONDS = 0.005
 _LONGEST_PAUSE_SECONDS = 0.05
@@ -110,6 +111,7 @@ class Fills:
         self._stopped = False
         self._reservations: dict[int, Reservation] = {}
         self._resting: dict[BlobId, tuple[float, VerificationFailed]] = {}
+        self._refused: dict[BlobId, float] = {}
         self._recent: deque[FillReport] = deque(maxlen=50)
         self._executors = [
             ThreadPoolExecutor(connections, "hf-cache-fill"),
@@ -187,6 +189,9 @@ class Fills:
                         raise UpstreamError("The cache is shutting down.", status=503)
                     if self._store.size_of(blob) is not None:
                         return None
+                    if time.monotonic() < self._refused.get(blob, 0.0):
+                        raise _NotNow("the disk refused it a moment ago")
+                    self._refused.pop(blob, None)
                     room = size if part is None else 0
                     # At first the lease is simply tried, later only when it looks free.
                     free = pause == 0.0 or self._store.is_idle(blob)
@@ -417,6 +422,9 @@ class Fills:
     def _ended(self, fill: Fill) -> None:
         kept = fill.outcome == "kept"
         fill.partial.seal()
+        if isinstance(fill.error, StorageError):
+            # Who was sent nothing yet asks again at once: for them it streams through.
+            self._refused[fill.blob] = time.monotonic() + _REST_AFTER_REFUSAL_SECONDS
         try:
             if kept:
                 self._budget.note_kept(fill.blob, fill.size)

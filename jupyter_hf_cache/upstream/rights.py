@@ -10,14 +10,18 @@ public, its files are not. The right to *pages* (info, trees, refs, commits) is 
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, replace
 from enum import Enum
 
+from jupyter_hf_cache.errors import StorageError
 from jupyter_hf_cache.storage.generations import Generations
 from jupyter_hf_cache.storage.records import RepoRef, Verdict
 from jupyter_hf_cache.storage.row_memory import RowMemory
 from jupyter_hf_cache.storage.state import StateTable, key_of
 from jupyter_hf_cache.upstream.policy import Lifetimes
+
+logger = logging.getLogger(__name__)
 
 _IN_MEMORY = 10_000
 # A verdict that says nothing new is written again only when the row is this old. The row serves
@@ -113,7 +117,11 @@ class Rights:
         verdict: Verdict,
         subject: Subject = Subject.FILES,
     ) -> None:
-        """Keep a verdict that the upstream just gave."""
+        """Keep a verdict that the upstream just gave; where the disk refuses, in memory.
+
+        Raises:
+            StorageError: one that takes a right back cannot be written.
+        """
         key = (scope, identity, repo, subject)
         row = self._memory.row(key)
         same = row is not None and (row.content, row.public) == (verdict.content, verdict.public)
@@ -121,7 +129,14 @@ class Rights:
             self._memory.put(key, verdict, written=False)
             return
         former = row or self._read(key)
-        self._table.set(_row_of(key), asdict(verdict))
+        try:
+            self._table.set(_row_of(key), asdict(verdict))
+        except StorageError as error:
+            if former is not None and _takes_back(former, verdict):
+                raise
+            logger.warning("a verdict on %s is not written: %s", repo, error.message)
+            self._memory.put(key, verdict, written=False)
+            return
         self._memory.put(key, verdict, written=True)
         if former is not None and _takes_back(former, verdict):
             self._generations.advance("access")

@@ -24,7 +24,7 @@ from jupyter_hf_cache.answers import (
     PartsBody,
     StreamBody,
 )
-from jupyter_hf_cache.errors import BadRequest, FillInterrupted, VerificationFailed
+from jupyter_hf_cache.errors import BadRequest, FillInterrupted, StorageError, VerificationFailed
 from jupyter_hf_cache.protocol.headers import sandbox_headers
 from jupyter_hf_cache.web.handler import CacheHandler
 from jupyter_hf_cache.web.sendfile import BodySender, body_sender
@@ -161,9 +161,9 @@ class ContentHandler(CacheHandler):
             try:
                 await self._send(answer)
                 return
-            except (FillInterrupted, VerificationFailed):
+            except (FillInterrupted, StorageError, VerificationFailed):
                 # Another download is under way already, or can be; who was sent nothing yet simply
-                # follows that one.
+                # follows that one. What the disk refuses streams through.
                 if self._headers_written or attempt == _ATTEMPTS:
                     raise
                 self.clear()

@@ -332,6 +332,23 @@ class TestPartial:
         assert partial.missing(0, len(DATA)) == [(300_000, len(DATA))]
         partial.close()
 
+    def test_what_cannot_be_quarantined_is_gone(
+        self, store: LocalBlobStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        partial = received(store)
+
+        def refuse(*_: object) -> None:
+            raise OSError("full")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", refuse)
+            with pytest.raises(OSError, match="full"):
+                partial.quarantine("wrong")
+        partial.close()
+        fresh = store.partial(BLOB, len(DATA), "origin-1")
+        assert fresh is not None and fresh.present == 0, "nobody goes on from wrong bytes"
+        fresh.close()
+
     def test_quarantine_takes_the_bytes_and_notes_the_reason(self, store: LocalBlobStore) -> None:
         partial = received(store)
         path = partial.quarantine("it smelt")
