@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 from jupyter_hf_cache.protocol.digests import Digest
@@ -23,6 +24,7 @@ from jupyter_hf_cache.storage.records import ANONYMOUS
 from jupyter_hf_cache.upstream.client import UpstreamClient
 from jupyter_hf_cache.upstream.fill import Fill
 from jupyter_hf_cache.upstream.growing import Growing
+from jupyter_hf_cache.upstream.links import Links
 from jupyter_hf_cache.upstream.pools import Pools
 from jupyter_hf_cache.upstream.transfer import Ranges, Source
 
@@ -48,7 +50,8 @@ def blob_of(data: bytes, algorithm: str = "sha256", origin_id: str = "origin") -
 def source(identity: str = "me", origin_id: str = "origin", path: str = "/org/m/file") -> Source:
     """A caller's way to the bytes."""
     claim = [origin_id, "models", "org/m", "c" * 40, path, "etag"]
-    return Source(cast(UpstreamClient, None), ANONYMOUS, identity, path, origin_id, claim)
+    client = cast(UpstreamClient, SimpleNamespace(links=Links()))
+    return Source(client, ANONYMOUS, identity, path, origin_id, claim)
 
 
 class Upstream:

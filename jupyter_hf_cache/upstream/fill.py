@@ -385,6 +385,8 @@ class Fill:
     def _conclude(self) -> None:
         """Compare the digest; release readers at once, then make the blob durable."""
         if not self._digest.matches:
+            for source in self._ways():
+                source.forget_link()
             self._end(
                 "failed",
                 VerificationFailed(
@@ -396,6 +398,10 @@ class Fill:
             return
         if self._turn_verified():
             self._keep(self._digest.sha256)
+
+    def _ways(self) -> list[Source]:
+        with self._changed:
+            return list(self.sources)
 
     def _turn_verified(self) -> bool:
         with self._changed:

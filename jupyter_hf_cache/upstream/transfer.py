@@ -21,6 +21,7 @@ from jupyter_hf_cache.protocol.ranges import parse_content_range
 from jupyter_hf_cache.storage.own_cache import OwnCopy
 from jupyter_hf_cache.storage.records import Credential, Remote
 from jupyter_hf_cache.upstream.client import UpstreamClient, UpstreamResponse
+from jupyter_hf_cache.upstream.links import LinkKey
 from jupyter_hf_cache.upstream.patience import asked_wait
 
 CHUNK_SIZE = 1024 * 1024
@@ -63,6 +64,15 @@ class Source:
     def key(self) -> tuple[str, str, str]:
         """What makes two sources the same."""
         return (self.origin_id, self.identity, self.path)
+
+    @property
+    def link(self) -> LinkKey:
+        """By what the client knows where the Hub sent this source for the bytes."""
+        return (self.identity, self.path)
+
+    def forget_link(self) -> None:
+        """Ask the Hub again before the next byte: what came by its last word was no good."""
+        self.client.links.forget(self.link)
 
 
 Pieces = Generator[tuple[int, bytes], None, None]
@@ -137,17 +147,27 @@ def _arriving(
 ) -> Pieces:
     """Yield as `pieces`, and without data where something is read over."""
     slots = source.client.downloads
-    with slots.spare() if spare else slots, _ask(source, start, end, size, ranges) as response:
-        offset = _first_offset(response, start, end, size, source)
-        if offset < start and ranges == "required":
-            raise RangesIgnored
-        for data in response.iter_gathered(CHUNK_SIZE):
-            yield max(offset, start), data[max(start - offset, 0) : max(end - offset, 0)]
-            offset += len(data)
-            if offset >= end:
-                break
-    if offset < end:
-        raise UpstreamError(f"The upstream ended its answer {end - offset:,} bytes early.")
+    with slots.spare() if spare else slots:
+        try:
+            with _ask(source, start, end, size, ranges) as response:
+                yield from _body(response, source, start, end, size, ranges)
+        except UpstreamError:
+            source.forget_link()
+            raise
+
+
+def _body(
+    response: UpstreamResponse, source: Source, start: int, end: int, size: int, ranges: Ranges
+) -> Pieces:
+    offset = _first_offset(response, start, end, size, source)
+    if offset < start and ranges == "required":
+        raise RangesIgnored
+    for data in response.iter_gathered(CHUNK_SIZE):
+        yield max(offset, start), data[max(start - offset, 0) : max(end - offset, 0)]
+        offset += len(data)
+        if offset >= end:
+            return
+    raise UpstreamError(f"The upstream ended its answer {end - offset:,} bytes early.")
 
 
 def _ask(source: Source, start: int, end: int, size: int, ranges: Ranges) -> UpstreamResponse:
@@ -157,22 +177,18 @@ def _ask(source: Source, start: int, end: int, size: int, ranges: Ranges) -> Ups
     """
     whole = (start == 0 and end == size) or ranges == "unavailable"
     headers = {} if whole else {"Range": f"bytes={start}-{end - 1}"}
-    links, key = source.client.links, (source.identity, source.path)
-    url = links.get(key)
+    links = source.client.links
+    url = links.get(source.link)
     if url is not None:
-        try:
-            response = _get(source, url, headers)
-        except UpstreamError:
-            links.forget(key, url)
-            raise
+        response = _get(source, url, headers)
         if response.status not in _URL_IS_OVER:
             return response
         # It ended before its time. That is no failure: the Hub gives another, or says why not.
         response.discard()
-        links.forget(key, url)
+        links.forget(source.link, url)
     response = _get(source, source.path, headers)
     if response.status in (200, 206) and not _on_the_hub(response, source):
-        links.put(key, response.url)
+        links.put(source.link, response.url)
     return response
 
 
