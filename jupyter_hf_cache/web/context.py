@@ -11,7 +11,9 @@ import asyncio
 import contextlib
 import functools
 import logging
+import os
 import secrets
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -36,7 +38,10 @@ CAPABILITY_PURPOSE = "capability"
 
 _METADATA_THREADS = 32
 _DISK_THREADS = 8
-_SENDING_THREADS = 8
+# Few, and behind the event loop where both want the processor: eight downloads must not make the
+# page that somebody looks at slow.
+_SENDING_THREADS = 4
+_SENDING_NICENESS = 5
 _THROUGH_THREADS = 32
 _SETTLE_SECONDS = 1.0
 
@@ -102,13 +107,21 @@ class Pools:
     def __init__(self) -> None:
         self.metadata = ThreadPoolExecutor(_METADATA_THREADS, thread_name_prefix="hf-cache-meta")
         self.disk = ThreadPoolExecutor(_DISK_THREADS, thread_name_prefix="hf-cache-disk")
-        self.sending = ThreadPoolExecutor(_SENDING_THREADS, thread_name_prefix="hf-cache-send")
+        self.sending = ThreadPoolExecutor(
+            _SENDING_THREADS, thread_name_prefix="hf-cache-send", initializer=_let_others_go_first
+        )
         self.through = ThreadPoolExecutor(_THROUGH_THREADS, thread_name_prefix="hf-cache-through")
 
     def close(self) -> None:
         """Take no more work and drop what has not begun; does not wait."""
         for pool in (self.metadata, self.disk, self.sending, self.through):
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _let_others_go_first() -> None:
+    # Elsewhere it would concern the whole process.
+    if sys.platform.startswith("linux"):
+        os.nice(_SENDING_NICENESS)
 
 
 def new_cache_token() -> str:

@@ -159,6 +159,15 @@ def test_a_growing_file_goes_the_same_way(cache: RunningCache, sent: list[int]) 
     assert sum(sent) >= 8 * MIB
 
 
+def test_who_sends_lets_the_event_loop_go_first(cache: RunningCache) -> None:
+    def niceness() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    sending = cache.context.pools.sending.submit(niceness).result(30)
+    assert sending == min(19, niceness() + 5)
+    assert cache.context.pools.disk.submit(niceness).result(30) == niceness()
+
+
 def test_an_old_client_sees_the_connection_end(cache: RunningCache) -> None:
     with socket.create_connection(("127.0.0.1", cache.port)) as client:
         client.sendall(raw_request(URL).replace(b"HTTP/1.1", b"HTTP/1.0"))
