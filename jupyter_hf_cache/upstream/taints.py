@@ -78,9 +78,11 @@ class Taints:
             _same_start(Path(copy["file"]), copy["sent"], clean) for copy in record["copies"]
         ):
             return False
-        self._table.delete(key)
-        self._known.discard(key)
-        return True
+        # Another process may have noted more while this one compared.
+        left = self._table.update(key, lambda now: None if now == record else now)
+        if left is None:
+            self._known.discard(key)
+        return left is None
 
     def _look(self) -> None:
         """Learn what other processes noted; the mark grows with every taint."""
