@@ -23,6 +23,8 @@ from robustness.report import Counts
 from robustness.wanted import MIB, Wanted, Wrong, new_repo
 
 LIMIT = 24 * MIB
+# Notes beside the bytes, and files that a killed server had begun.
+_TOLERANCE = MIB
 # No room, or an upstream that did not answer or could not be reached; 429 is passed on.
 REFUSALS = frozenset({429, 502, 503, 504, 507, 521})
 _WAYS = (
@@ -159,6 +161,7 @@ def stress_round(
                 everything(endpoint, wanted, refusals=REFUSALS)
             for server in running:
                 server.wait_idle()
+                _check_books(server)
             codes = [server.stop() for server in running]
         finally:
             for server in running:
@@ -175,6 +178,14 @@ def stress_round(
     )
     counts.add_readers(readers)
     return counts
+
+
+def _check_books(server: Victim) -> None:
+    """Compare what an idle server thinks that the cache takes with what it takes."""
+    counted = server.status()["usage"]["bytes"]
+    taken = bytes_taken(server.root / "cache", LIMIT)
+    if abs(counted - taken) > _TOLERANCE or counted > LIMIT:
+        raise Wrong(f"the cache counts {counted:,} bytes, and takes {taken:,} of {LIMIT:,}")
 
 
 def server_beside(
