@@ -121,10 +121,15 @@ class LocalBlobStore:
 
     def size_of(self, blob: BlobId) -> int | None:
         """Return the size of a kept blob in bytes, or None."""
+        held = self.size_held(blob)
+        return self.linked.size_of(blob) if held is None else held
+
+    def size_held(self, blob: BlobId) -> int | None:
+        """Return the size of a kept blob whose room is the cache's own, or None."""
         try:
             return (self.blob_dir / blob.path).stat().st_size
         except OSError:
-            return self.linked.size_of(blob)
+            return None
 
     def open(self, blob: BlobId) -> LocalBlobReader | LinkedReader | None:
         """Open a kept blob under a shared lock, or return None.

@@ -130,7 +130,7 @@ class Budget:
     def _outstanding(self, entry: Entry) -> int:
         """Return the bytes that a reservation has still to write."""
         blob = blob_of(entry.key)
-        if self._store.size_of(blob) is not None:
+        if self._store.size_held(blob) is not None:
             return 0
         return max(0, entry.room - self._store.room_of_partial(blob))
 
@@ -232,7 +232,7 @@ class Budget:
     def _give_up(self, entry: Entry) -> None:
         """Let a partial that nobody works on any more count as what it takes."""
         blob = blob_of(entry.key)
-        kept, room = self._store.size_of(blob), self._store.room_of_partial(blob)
+        kept, room = self._store.size_held(blob), self._store.room_of_partial(blob)
         if kept is not None:
             # Its fill broke off, or died, between keeping it and recording that.
             self.note_kept(blob, kept)
@@ -334,7 +334,7 @@ class Budget:
 
     def _is_there(self, key: str) -> bool:
         if key.startswith("blob/"):
-            return self._store.size_of(blob_of(key)) is not None
+            return self._store.size_held(blob_of(key)) is not None
         return self._path_of(key).exists()
 
     def _path_of(self, key: str) -> Path:

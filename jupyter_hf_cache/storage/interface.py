@@ -265,9 +265,10 @@ class Partial(Protocol):
         thing. Raises OSError when the store refuses."""
         ...
 
-    def take(self, staged: Staged) -> None:
-        """Let the verified bytes of a staged file be this blob's, all at once. Nobody may write
-        meanwhile. Raises OSError when the store refuses; nothing has changed then."""
+    def take(self, staged: Staged) -> bool:
+        """Let the verified bytes of a staged file be this blob's, all at once; nothing is stored
+        any more then. False if bytes that are here already are others. Raises OSError when the
+        store refuses; what can be read has not changed then."""
         ...
 
     def can_link(self, copy: OwnCopy) -> bool:

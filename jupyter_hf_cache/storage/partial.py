@@ -27,7 +27,7 @@ from typing import Protocol
 
 import filelock
 
-from jupyter_hf_cache.storage.blockmap import BlockMap, continues
+from jupyter_hf_cache.storage.blockmap import BlockMap, Intervals, continues
 from jupyter_hf_cache.storage.exchange import LocalExchange
 from jupyter_hf_cache.storage.files import sync_directory
 from jupyter_hf_cache.storage.interface import BlobId, Stage
@@ -37,6 +37,8 @@ from jupyter_hf_cache.storage.quarantine import note_reason, quarantine_path
 from jupyter_hf_cache.storage.sidecar import Sidecar
 from jupyter_hf_cache.storage.staged import SUFFIX as STAGED
 from jupyter_hf_cache.storage.staged import Staged
+
+_COMPARED = 1024 * 1024
 
 
 class Places(Protocol):
@@ -127,11 +129,14 @@ class LocalPartial:
         with self._writing:
             if self._sealed:
                 return
-            view = memoryview(data)
-            written = 0
-            while written < len(view):
-                written += os.pwrite(self._fd, view[written:], offset + written)
+            self._store(offset, data)
             self._map.add(offset, offset + len(data))
+
+    def _store(self, offset: int, data: bytes) -> None:
+        view = memoryview(data)
+        written = 0
+        while written < len(view):
+            written += os.pwrite(self._fd, view[written:], offset + written)
 
     def seal(self) -> None:
         """Take no more bytes; a write that is under way is waited for."""
@@ -163,14 +168,50 @@ class LocalPartial:
         """Return a new file for a copy that is still to be verified."""
         return Staged(self._path.with_name(self._path.name + STAGED), self.size)
 
-    def take(self, staged: Staged) -> None:
-        """Let the verified bytes of a staged file be this blob's, all at once."""
+    def take(self, staged: Staged) -> bool:
+        """Let the verified bytes of a staged file be this blob's, all at once; False if bytes that
+        are here already are others."""
+        compared = Intervals()
+        if not self._agrees(staged, compared):
+            return False
         with self._writing:
+            # What came meanwhile; nothing comes after it.
+            if not self._agrees(staged, compared):
+                return False
+            before, self._sealed = self._sealed, True
+        try:
+            self._take_all(staged)
+        except OSError:
+            self._sealed = before
+            raise
+        return True
+
+    def _take_all(self, staged: Staged) -> None:
+        if self.present == 0:
             staged.path.replace(self._path)
             # In place, so that whoever holds the number of the descriptor reads the new file.
             os.dup2(staged.fileno(), self._fd, inheritable=False)
             staged.close()
-            self._map.fill()
+        else:
+            # Descriptors of this file are being sent from, so it has to stay the same file.
+            for start, end in self._map.missing(0, self.size):
+                for offset in range(start, end, _COMPARED):
+                    self._store(offset, staged.read(offset, min(_COMPARED, end - offset)))
+            staged.discard()
+        self._map.fill()
+
+    def _agrees(self, staged: Staged, compared: Intervals) -> bool:
+        absent = Intervals()
+        for gap in self._map.missing(0, self.size):
+            absent.add(*gap)
+        for present in absent.missing(0, self.size):
+            for start, end in compared.missing(*present):
+                for offset in range(start, end, _COMPARED):
+                    length = min(_COMPARED, end - offset)
+                    if self.read(offset, length) != staged.read(offset, length):
+                        return False
+                compared.add(start, end)
+        return True
 
     def can_link(self, copy: OwnCopy) -> bool:
         """Return whether a file of the user can take this blob's place."""

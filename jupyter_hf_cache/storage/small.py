@@ -112,7 +112,7 @@ class SmallPartial:
         """There is no file beside which a copy could lie."""
         return
 
-    def take(self, staged: Staged) -> None:
+    def take(self, staged: Staged) -> bool:
         """Never called: nothing is staged."""
         raise OSError("a blob in memory takes no file")
 

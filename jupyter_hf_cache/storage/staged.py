@@ -47,6 +47,10 @@ class Staged:
         while written < len(data):
             written += os.write(self._fd, data[written:])
 
+    def read(self, offset: int, length: int) -> bytes:
+        """Return bytes that were written."""
+        return os.pread(self._fd, length, offset)
+
     def close(self) -> None:
         """Close the file; later calls do nothing."""
         fd, self._fd = self._fd, -1

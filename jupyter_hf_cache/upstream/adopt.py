@@ -14,7 +14,8 @@ Only where the operator asked for links is the user's file itself hashed, and gi
 as it is as it was then (`storage.linked`).
 
 A reader waits `HOLD_SECONDS` for that, well below the ten seconds of silence after which clients
-give up; then the blob is downloaded after all.
+give up; then the download begins, and the copy, once it is verified, spares what is left of it. It
+must agree with what has come until then, which may have been given out already.
 """
 
 from __future__ import annotations
@@ -52,20 +53,16 @@ class VerifiedCopy:
     contents: Staged | bytes
     sha256: str
 
-    def put_into(self, partial: Partial) -> None:
-        """Let the partial have all bytes at once.
+    def put_into(self, partial: Partial) -> bool:
+        """Let the partial have all bytes at once; False if it has others already.
 
         Raises:
-            OSError: the disk refuses; the copy is gone then.
+            OSError: the disk refuses.
         """
         if isinstance(self.contents, bytes):
             partial.write(0, self.contents)
-            return
-        try:
-            partial.take(self.contents)
-        except OSError:
-            self.discard()
-            raise
+            return True
+        return partial.take(self.contents)
 
     def discard(self) -> None:
         """Delete it."""
@@ -87,14 +84,18 @@ class VerifiedLink:
 
 
 class Adoption:
-    """One attempt to adopt a blob, for one fill that has no bytes yet. Thread-safe.
+    """One attempt to adopt a blob, for one fill that begins without bytes. Thread-safe.
 
     Downloads of the fill `wait` before they begin. Either the copy is verified meanwhile, and then
-    they find nothing to do; or the wait ends, and the copy comes too late.
+    they find nothing to do; or the wait ends, and the copy spares what is left when it comes.
+
+        open --wait ends--> late
+        open, late --claim--> claimed --finish--> adopted
+        open, late, claimed --give_up--> failed
 
     Args:
         go_on: whether anybody still wants the blob.
-        hold: seconds that they do; None: `HOLD_SECONDS`.
+        hold: seconds that downloads wait; None: `HOLD_SECONDS`.
     """
 
     def __init__(
@@ -111,7 +112,7 @@ class Adoption:
         self._partial = partial
         self._go_on = go_on
         self._hold = HOLD_SECONDS if hold is None else hold
-        self._changed = threading.Condition(threading.Lock())
+        self._changed = threading.Condition()
         self._state = "open"
         self._begun = False
 
@@ -120,11 +121,11 @@ class Adoption:
         """Whether the fill's bytes are those of the user."""
         return self._state in ("claimed", "adopted")
 
-    @property
-    def pending(self) -> bool:
-        """Whether the fill's bytes are, or still may become, those of the user: then only the user
-        may join."""
-        return self._state in ("open", "claimed", "adopted")
+    def admit_others(self) -> bool:
+        """Return whether others than the user may join the fill: not while its bytes are, or may
+        become, those of the user. Once a download has begun it goes on alone for them."""
+        self._move("late", "failed")
+        return self._state == "failed"
 
     def begin(self) -> bool:
         """Return whether nobody has begun it yet; whoever begins has `run` run."""
@@ -132,47 +133,49 @@ class Adoption:
             begun, self._begun = self._begun, True
             return not begun
 
-    def wait(self) -> None:
-        """Hold a download back, until it is needed or spared."""
+    def wait(self) -> bool:
+        """Hold a download back, until it is needed or spared; return whether it is the first to
+        be needed because the copy takes long."""
         with self._changed:
             self._changed.wait_for(lambda: self._state != "open", self._hold)
-            if self._state == "open":
-                logger.info("downloading %s: its own copy takes long to verify", self._blob)
-                self._state = "late"
+            late = self._move("open", "late")
             self._changed.wait_for(lambda: self._state != "claimed")
+        if late:
+            logger.info("downloading %s: its own copy takes long to verify", self._blob)
+        return late
 
-    def run(self) -> VerifiedCopy | VerifiedLink | None:
-        """Copy the user's file and let the partial have the copy if it is the blob; downloads wait
-        on until `finish` or `give_up`. Nothing that goes wrong is an error: they begin then.
+    def wait_for_the_end(self) -> bool:
+        """Wait for the copy where a download failed; return whether it took its place."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._state in ("adopted", "failed"))
+            return self._state == "adopted"
 
-        Returns:
-            None if the blob has to be downloaded. Where links are wanted and possible, a file that
-            is still to be linked.
-        """
-        found = self._verified()
-        if found is None or not self._move("open", "claimed"):
-            self._move("open", "failed")
-            if isinstance(found, VerifiedCopy):
-                found.discard()
-            return None
-        try:
-            if isinstance(found, VerifiedCopy):
-                found.put_into(self._partial)
-        except OSError as error:
-            self.give_up(error)
-            return None
-        return found
+    def claim(self, found: VerifiedCopy | VerifiedLink) -> bool:
+        """Return whether what was verified may become the fill's contents; downloads that have not
+        begun wait on until `finish` or `give_up`."""
+        beside = isinstance(found, VerifiedCopy) and isinstance(found.contents, Staged)
+        return self._move("open", "claimed") or (beside and self._move("late", "claimed"))
 
     def finish(self) -> None:
         """Readers were told that the bytes are here."""
         self._move("claimed", "adopted")
 
-    def give_up(self, error: OSError) -> None:
-        """The blob has to be downloaded after all."""
-        logger.info("own copy %s cannot be taken over: %s", self._copy.path, error)
+    def give_up(self) -> None:
+        """The blob has to be downloaded."""
         self._move("claimed", "failed")
+        self.cancel()
 
-    def _verified(self) -> VerifiedCopy | VerifiedLink | None:
+    def cancel(self) -> None:
+        """Let the download go on alone, unless the copy was claimed already."""
+        self._move("open", "failed")
+        self._move("late", "failed")
+
+    def verify(self) -> VerifiedCopy | VerifiedLink | None:
+        """Copy the user's file and hash the copy, or the file itself where links are wanted.
+
+        Returns:
+            None if it is not the blob, or cannot be read or copied: that is no error.
+        """
         copy: VerifiedCopy | VerifiedLink | None
         try:
             if self._is_linkable():
@@ -192,7 +195,7 @@ class Adoption:
         return wanted and is_settled(self._copy.path.lstat())
 
     def _goes_on(self) -> bool:
-        return self._state == "open" and self._go_on()
+        return self._state in ("open", "late") and self._go_on()
 
     def _move(self, before: str, after: str) -> bool:
         with self._changed:

@@ -17,22 +17,20 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 from jupyter_hf_cache.errors import (
-    HfCacheError,
     StorageError,
     UpstreamError,
     VerificationFailed,
 )
 from jupyter_hf_cache.storage.budget import Budget, Reservation
-from jupyter_hf_cache.storage.interface import BlobId, BlobStore, Foreign, Partial, Stage
-from jupyter_hf_cache.upstream.attendance import Attendance
+from jupyter_hf_cache.storage.interface import BlobId, BlobStore, Partial, Stage
 from jupyter_hf_cache.upstream.fill import Fill
+from jupyter_hf_cache.upstream.fill_report import FillReport, report
 from jupyter_hf_cache.upstream.following import Following
 from jupyter_hf_cache.upstream.growing import Growing
-from jupyter_hf_cache.upstream.lookout import Lookout
+from jupyter_hf_cache.upstream.neighbours import Neighbours, NotNow
 from jupyter_hf_cache.upstream.pools import Pools, SparePool
 from jupyter_hf_cache.upstream.taints import Taints
 from jupyter_hf_cache.upstream.transfer import Source
@@ -45,25 +43,6 @@ _REST_AFTER_REFUSAL_SECONDS = 5.0
 _WAIT_FOR_LEASE_SECONDS = 5.0
 _FIRST_PAUSE_SECONDS = 0.005
 _LONGEST_PAUSE_SECONDS = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class FillReport:
-    """One running or ended fill, for people."""
-
-    blob: str
-    claim: list[str]
-    size: int
-    done: int
-    speed: float
-    readers: int
-    started: float
-    state: str
-    error: str | None
-
-
-class _NotNow(Exception):
-    """The blob cannot be kept now, and waiting does not help."""
 
 
 class Fills:
@@ -101,11 +80,6 @@ class Fills:
         self._on_begun = on_begun
         self._lock = threading.Lock()
         self._fills: dict[BlobId, Fill] = {}
-        self._followed: dict[BlobId, Following] = {}
-        self._taking: set[Following] = set()
-        # The last sign of life of owners that stand still.
-        self._silent: dict[BlobId, int] = {}
-        self._lookout = Lookout()
         # Ended fills hold their lease a moment longer; those of this process are waited for.
         self._holders: weakref.WeakValueDictionary[BlobId, Fill] = weakref.WeakValueDictionary()
         self._stopped = False
@@ -122,8 +96,14 @@ class Fills:
         adopt = ThreadPoolExecutor(2, "hf-cache-adopt")
         self._pools = Pools(*self._executors, spare=spare, adopt=adopt)
         self._executors.append(adopt)
-        self._helpers = ThreadPoolExecutor(2, "hf-cache-share")
-        self._executors += [spare, self._helpers]
+        self._executors.append(spare)
+        self._neighbours = Neighbours(
+            store,
+            taints,
+            take_the_place_of=self._take_the_place_of,
+            make_room=self._make_room,
+            on_begun=on_begun,
+        )
 
     def open(
         self,
@@ -151,12 +131,12 @@ class Fills:
         """
         try:
             growing = self._find(blob, size, source, range_safe=range_safe, part=part)
-        except _NotNow as reason:
+        except NotNow as reason:
             logger.info("streaming %s through unkept: %s", blob, reason)
             return None
         if growing is None or self._has_room(growing, part):
             if isinstance(growing, Fill):
-                growing.adopt()
+                growing.adopt(self._make_room_for_two)
             return growing
         growing.leave()
         return None
@@ -173,7 +153,7 @@ class Fills:
         """Join or start; None when the blob is kept, or when waiting for it was in vain.
 
         Raises:
-            _NotNow: it cannot be kept now.
+            NotNow: it cannot be kept now.
         """
         deadline = time.monotonic() + _WAIT_FOR_LEASE_SECONDS
         pause = 0.0
@@ -190,7 +170,7 @@ class Fills:
                     if self._store.size_of(blob) is not None:
                         return None
                     if time.monotonic() < self._refused.get(blob, 0.0):
-                        raise _NotNow("the disk refused it a moment ago")
+                        raise NotNow("the disk refused it a moment ago")
                     self._refused.pop(blob, None)
                     room = size if part is None else 0
                     # At first the lease is simply tried, later only when it looks free.
@@ -202,7 +182,7 @@ class Fills:
                         return growing
                     holder = None
                 elif holder is fill and fill.outcome is None:
-                    raise _NotNow("another origin fills it")
+                    raise NotNow("another origin fills it")
             if time.monotonic() >= deadline:
                 return None
             if holder is not None:
@@ -216,10 +196,7 @@ class Fills:
         fill = self._fills.get(blob)
         if fill is not None and fill.join(source):
             return fill
-        followed = self._followed.get(blob)
-        if followed is not None and followed.join(source):
-            return followed
-        return None
+        return self._neighbours.join(blob, source)
 
     def _begin(
         self,
@@ -240,9 +217,9 @@ class Fills:
             fill, reason = None, full
         if fill:
             return fill
-        following = self._follow(blob, size, source, range_safe=range_safe)
+        following = self._neighbours.follow(blob, size, source, range_safe=range_safe)
         if following is None and reason is not None:
-            raise _NotNow(reason.message)
+            raise NotNow(reason.message)
         return following
 
     def _has_room(self, growing: Fill | Following, part: tuple[int, int] | None) -> bool:
@@ -264,6 +241,16 @@ class Fills:
             missing = sum(end - start for start, end in fill.partial.missing(*part))
             size = min(size, room.size + missing)
         self._budget.grow(room, size)
+
+    def _make_room_for_two(self, fill: Fill) -> bool:
+        room = self._reservations.get(id(fill))
+        try:
+            if room is not None:
+                self._budget.grow(room, 2 * fill.size)
+        except StorageError as full:
+            logger.info("no room for a copy of %s: %s", fill.blob, full.message)
+            return False
+        return True
 
     def running(self, blob: BlobId) -> Fill | None:
         """Return the running fill of `blob`, without joining it."""
@@ -312,11 +299,7 @@ class Fills:
         )
         self._fills[blob] = self._holders[blob] = fill
         self._reservations[id(fill)] = reservation
-        if partial.exchange is not None:
-            attendance = Attendance(
-                fill, partial.exchange, make_room=self._make_room, executor=self._helpers
-            )
-            self._lookout.watch(attendance.look)
+        self._neighbours.attend_to(fill)
         self._on_begun()
         return fill
 
@@ -331,59 +314,11 @@ class Fills:
             partial.close()
         return self._store.partial(blob, size, origin_id)
 
-    # -- other processes
-
-    def _follow(
-        self, blob: BlobId, size: int, source: Source, *, range_safe: bool
-    ) -> Following | None:
-        """Follow the process that fills `blob`; None while there is nothing to be seen of it.
-
-        Raises:
-            _NotNow: it is not to be followed.
-        """
-        try:
-            partial = self._store.follow(blob, size, source.origin_id)
-        except Foreign:
-            raise _NotNow("another process fills it from another origin") from None
-        if partial is None:
-            return None
-        if self._silent.get(blob) == partial.beat:
-            partial.close()
-            raise _NotNow("the process that fills it stands still")
-        following = self._followed[blob] = Following(
-            blob,
-            partial,
-            source,
-            range_safe=range_safe,
-            on_free=self._lease_looks_free,
-            on_end=self._following_ended,
-        )
-        self._lookout.watch(following.look)
-        self._on_begun()
-        return following
-
-    def _lease_looks_free(self, following: Following) -> None:
-        if following not in self._taking:
-            self._taking.add(following)
-            with contextlib.suppress(RuntimeError):
-                self._helpers.submit(self._take_over, following)
-
-    def _take_over(self, following: Following) -> None:
-        """Go on where another process ended, if it did."""
-        try:
-            if following.over or following.lose_if_replaced():
-                return
-            if self._store.is_idle(following.blob):
-                self._take_its_place(following)
-        except HfCacheError as error:
-            following.fail(error)
-        finally:
-            self._taking.discard(following)
-
-    def _take_its_place(self, following: Following) -> None:
+    def _take_the_place_of(self, following: Following) -> Fill | None:
+        """Start or join a fill where another process ended; the caller must leave it."""
         with self._lock:
             if self._stopped or following.over:
-                return
+                return None
             fill = self._fills.get(following.blob) or self._start(
                 following.blob,
                 following.size,
@@ -391,31 +326,7 @@ class Fills:
                 range_safe=following.range_safe,
                 room=following.size if following.whole else 0,
             )
-            if fill is None or not fill.join(following.sources[0]):
-                return
-        try:
-            exchange = fill.partial.exchange
-            if exchange is None or exchange.incarnation != following.partial.incarnation:
-                following.lose()
-                return
-            for part in following.wanted:
-                self._make_room(fill, part)
-            following.go_on_with(fill)
-        finally:
-            fill.leave()
-
-    def _following_ended(self, following: Following, unnoted: int) -> None:
-        """Note what was given out of a partial of which nobody else keeps account."""
-        with self._lock:
-            if self._followed.get(following.blob) is following:
-                del self._followed[following.blob]
-        if following.stands_still:
-            self._silent[following.blob] = following.partial.beat
-        if unnoted:
-            try:
-                self._taints.taint(following.blob, sent=unnoted, quarantined=Path())
-            except StorageError as error:
-                logger.warning("a taint of %s is not noted: %s", following.blob, error.message)
+            return fill if fill is not None and fill.join(following.sources[0]) else None
 
     # -- ends
 
@@ -441,7 +352,7 @@ class Fills:
                 del self._fills[fill.blob]
         self._note(fill.blob, self._on_fetched, fill.fetched)
         if fill.adopted:
-            self._note(fill.blob, self._on_adopted, fill.size)
+            self._note(fill.blob, self._on_adopted, max(0, fill.size - fill.fetched))
         if kept:
             self._note(fill.blob, self._on_kept, fill.blob, fill.size)
         elif isinstance(fill.error, VerificationFailed):
@@ -516,8 +427,8 @@ class Fills:
         """Return running fills, then recently ended ones, newest first."""
         with self._lock:
             running: list[Growing] = [*self._fills.values()]
-            running += [one for one in self._followed.values() if not one.over]
             recent = list(self._recent)
+        running += self._neighbours.followed()
         return [report(fill) for fill in running] + recent
 
     def stop(self) -> None:
@@ -525,27 +436,9 @@ class Fills:
         with self._lock:
             self._stopped = True
             fills = list(self._fills.values())
-            followed = list(self._followed.values())
-        for one in followed:
-            one.fail(UpstreamError("The cache is shutting down.", status=503))
-        self._lookout.stop()
         for fill in fills:
             fill.stop()
+        self._neighbours.stop()
         for executor in self._executors:
             # Jobs that wait end at once, and only a job that ran lets its fill close its file.
             executor.shutdown(wait=True)
-
-
-def report(fill: Growing, state: str | None = None) -> FillReport:
-    """Describe a fill as it stands, or as ended in `state`."""
-    return FillReport(
-        blob=fill.blob.name,
-        claim=list(fill.sources[0].claim),
-        size=fill.size,
-        done=fill.done,
-        speed=fill.speed(),
-        readers=fill.readers,
-        started=fill.started,
-        state=state or fill.state,
-        error=fill.error.message if fill.error is not None else None,
-    )

@@ -6,13 +6,15 @@ from __future__ import annotations
 import errno
 import json
 import os
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
+import requests
+import urllib3
 from fake_hub import BigFile, FakeHub
 from own_files import edit, git_sha1, place, place_shared, sha256
 from serving import RunningCache
@@ -299,7 +301,7 @@ class TestWhoMayHaveIt:
     def test_a_stranger_who_comes_meanwhile_gets_nothing_of_it(
         self, cache: RunningCache, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        verified, go = threading.Event(), threading.Event()
+        verified, go = Event(), Event()
         original = adopt.verified_copy
 
         def held(*arguments: Any) -> Any:
@@ -324,20 +326,91 @@ class TestWhoMayHaveIt:
 
 class TestWhatGoesWrong:
     def test_a_slow_copy_is_not_waited_for(
-        self, cache: RunningCache, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+        self, cache: RunningCache, hub: FakeHub, monkeypatch: pytest.MonkeyPatch, slowly: Event
     ) -> None:
-        monkeypatch.setattr(adopt, "HOLD_SECONDS", 0.2)
-        original, go = adopt._Digests.update, threading.Event()
-
-        def slow(self: Any, data: memoryview) -> None:
-            assert go.wait(30)
-            original(self, data)
-
-        monkeypatch.setattr(adopt._Digests, "update", slow)
         answer = cache.get(url("model.bin"), trusted=True)
         assert answer.content == FILES["model.bin"]
         assert hub.counters.bytes("cdn") == BIG.size
-        go.set()
+        slowly.set()
+        cache.wait_until(lambda: nothing_is_left_over(cache))
+        (sidecar,) = sidecars(cache)
+        assert not sidecar["own"]
+
+    @pytest.fixture
+    def slowly(self, monkeypatch: pytest.MonkeyPatch) -> Event:
+        """Copies that take longer than anybody waits, until it is set."""
+        monkeypatch.setattr(adopt, "HOLD_SECONDS", 0.2)
+        original, go = adopt._Digests.update, Event()
+
+        def slow(self: Any, data: memoryview) -> None:
+            assert go.wait(60)
+            original(self, data)
+
+        monkeypatch.setattr(adopt._Digests, "update", slow)
+        return go
+
+    def test_it_spares_what_is_left_of_the_download(
+        self, cache: RunningCache, hub: FakeHub, slowly: Event
+    ) -> None:
+        hub.fault("stall", "", host="cdn", at=2 * MIB)
+        with requests.get(cache.trusted + url("model.bin"), stream=True, timeout=60) as answer:
+            first = answer.raw.read(MIB)
+            assert hub.faults.wait_until_stalled()
+            slowly.set()
+            assert first + answer.raw.read() == FILES["model.bin"]
+        cache.wait_idle()
+        hub.faults.release()
+        assert hub.counters.bytes("cdn") < 4 * MIB
+        (sidecar,) = sidecars(cache)
+        assert sidecar["own"] and sidecar["origins"] == []
+        today = cache.service.usage.today()
+        assert today["bytes_adopted"] + today["bytes_from_upstream"] == BIG.size
+        assert today["bytes_from_upstream"] >= MIB
+
+    def test_it_completes_no_damaged_beginning(
+        self, cache: RunningCache, hub: FakeHub, slowly: Event
+    ) -> None:
+        hub.fault("corrupt", "", host="cdn", at=17)
+        hub.fault("stall", "", host="cdn", at=2 * MIB)
+        with requests.get(cache.trusted + url("model.bin"), stream=True, timeout=60) as answer:
+            first = answer.raw.read(MIB)
+            damaged = first != FILES["model.bin"][:MIB]
+            assert hub.faults.wait_until_stalled()
+            slowly.set()
+            hub.faults.release()
+            try:
+                rest = answer.raw.read()
+            except (requests.RequestException, urllib3.exceptions.HTTPError):
+                rest = b""
+        assert damaged and len(first) + len(rest) < BIG.size
+        cache.wait_idle()
+        assert is_tainted(cache, "model.bin")
+
+    def test_a_stranger_who_joins_the_download_gets_only_what_is_delivered(
+        self, cache: RunningCache, hub: FakeHub, slowly: Event
+    ) -> None:
+        hub.fault("stall", "", host="cdn", at=2 * MIB)
+        with ThreadPoolExecutor(2) as pool:
+            user = pool.submit(cache.get, url("model.bin"), trusted=True)
+            assert hub.faults.wait_until_stalled()
+            stranger = pool.submit(cache.get, url("model.bin"))
+            fill = cache.service.fills.reports
+            cache.wait_until(lambda: fill()[0].readers == 2)
+            slowly.set()
+            hub.faults.release()
+            assert user.result().content == stranger.result().content == FILES["model.bin"]
+        assert hub.counters.bytes("cdn") >= BIG.size
+        cache.wait_idle()
+        (sidecar,) = sidecars(cache)
+        assert not sidecar["own"]
+
+    def test_without_room_for_both_it_is_downloaded(
+        self, start: Callable[..., RunningCache], hub: FakeHub, slowly: Event
+    ) -> None:
+        cache = start(cache_size_limit=8 * MIB)
+        assert cache.get(url("model.bin"), trusted=True).content == FILES["model.bin"]
+        assert hub.counters.bytes("cdn") == BIG.size
+        slowly.set()
         cache.wait_until(lambda: nothing_is_left_over(cache))
 
     @pytest.mark.parametrize("error", [errno.EACCES, errno.EIO, errno.ENOENT, errno.ESTALE])
@@ -374,7 +447,7 @@ class TestWhatGoesWrong:
     def test_stopping_does_not_wait_for_a_copy(
         self, start: Callable[..., RunningCache], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        cache, begun = start(), threading.Event()
+        cache, begun = start(), Event()
         original = adopt._Digests.update
 
         def seen(self: Any, data: memoryview) -> None:
@@ -408,6 +481,19 @@ class TestOffline:
         assert known.get(url(name), trusted=True).content == FILES[name]
         part = known.get(url(name), trusted=True, headers={"Range": "bytes=3-5"})
         assert part.status_code == 206 and part.content == FILES[name][3:6]
+
+    def test_also_when_it_takes_long(
+        self, known: RunningCache, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(adopt, "HOLD_SECONDS", 0.05)
+        original, waited = adopt._Digests.update, Event()
+
+        def slow(self: Any, data: memoryview) -> None:
+            waited.wait(1)
+            original(self, data)
+
+        monkeypatch.setattr(adopt._Digests, "update", slow)
+        assert known.get(url("model.bin"), trusted=True).content == FILES["model.bin"]
 
     def test_with_the_cache_set_offline(self, start: Callable[..., RunningCache]) -> None:
         cache = start()

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 from own_files import cloning_disk, edit, git_sha1, place, sha256
@@ -16,7 +15,6 @@ from jupyter_hf_cache.storage.blobs import LocalBlobStore
 from jupyter_hf_cache.storage.interface import BlobId, Partial
 from jupyter_hf_cache.storage.own_cache import OwnCache, OwnCopy
 from jupyter_hf_cache.storage.records import RepoRef
-from jupyter_hf_cache.upstream import adopt
 from jupyter_hf_cache.upstream.adopt import Adoption, VerifiedCopy, verified_copy
 
 MIB = 1 << 20
@@ -81,7 +79,7 @@ class TestVerifying:
         verified = own.verified()
         assert verified is not None and verified.sha256 == sha256(own.data)
         assert own.partial.present == 0
-        verified.put_into(own.partial)
+        assert verified.put_into(own.partial)
         assert own.partial.present == len(own.data)
         assert own.partial.read(0, len(own.data)) == own.data
         assert own.litter() == []
@@ -118,7 +116,7 @@ class TestVerifying:
         verified = own.verified()
         assert verified is not None
         edit(own.path, b"edited")
-        verified.put_into(own.partial)
+        assert verified.put_into(own.partial)
         assert own.partial.read(0, len(own.data)) == own.data
 
     def test_it_ends_when_nobody_wants_it_any_more(self, own: Own) -> None:
@@ -145,7 +143,7 @@ class TestVerifying:
             taken = (free - os.statvfs(disk).f_bfree) * os.statvfs(disk).f_bsize
             assert taken < len(DATA) // 2, "the copy takes no room of its own"
             edit(own.path, b"edited")
-            verified.put_into(own.partial)
+            assert verified.put_into(own.partial)
             assert own.partial.read(0, len(DATA)) == DATA
             own.partial.close()
 
@@ -161,27 +159,26 @@ class TestVerifying:
 class TestAdoption:
     def test_downloads_wait_and_are_spared(self, own: Own) -> None:
         adoption = own.adoption()
+        assert adoption.begin() and not adoption.begin()
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(adoption.wait)
-            assert adoption.begin() and not adoption.begin()
             try:
-                found = adoption.run()
-                assert found is not None and found.sha256 == sha256(own.data)
+                found = adoption.verify()
+                assert isinstance(found, VerifiedCopy) and found.sha256 == sha256(own.data)
+                assert adoption.claim(found) and found.put_into(own.partial)
                 assert adoption.adopted and not waiting.done(), "readers are not told yet"
             finally:
                 adoption.finish()
-            waiting.result(30)
+            assert not waiting.result(30)
         assert adoption.adopted and own.partial.missing(0, len(own.data)) == []
 
     def test_downloads_begin_when_the_copy_is_no_good(self, own: Own) -> None:
         adoption = own.adoption()
         edit(own.path, b"edited")
         os.utime(own.path, (1, 1))
-        with ThreadPoolExecutor(1) as pool:
-            waiting = pool.submit(adoption.wait)
-            assert adoption.run() is None
-            waiting.result(30)
-        assert not adoption.pending and not adoption.adopted
+        assert adoption.verify() is None
+        adoption.give_up()
+        assert not adoption.wait() and not adoption.adopted
         assert own.find() is None, "it is not tried again"
 
     @pytest.mark.parametrize("change", ["gone", "unreadable", "folder"])
@@ -199,45 +196,61 @@ class TestAdoption:
             own.path.unlink()
         if change == "folder":
             own.path.mkdir()
-        assert adoption.run() is None
-        adoption.wait()
-        assert not adoption.pending
+        assert adoption.verify() is None
 
-    def test_downloads_begin_when_it_takes_too_long(self, own: Own) -> None:
+    def test_it_goes_on_beside_a_download_when_it_takes_long(self, own: Own) -> None:
+        adoption = own.adoption(hold=0.01)
+        assert adoption.wait() and not adoption.wait(), "only the first is told"
+        own.partial.write(0, own.data[:MIB])
+        own.partial.write(3 * MIB, own.data[3 * MIB : 4 * MIB])
+        found = adoption.verify()
+        assert isinstance(found, VerifiedCopy)
+        assert adoption.claim(found) and found.put_into(own.partial)
+        adoption.finish()
+        own.partial.write(0, b"?" * MIB)
+        assert own.partial.read(0, len(own.data)) == own.data, "nothing is written any more"
+        assert own.litter() == []
+
+    def test_it_does_not_take_the_place_of_other_bytes(self, own: Own) -> None:
         adoption = own.adoption(hold=0.01)
         adoption.wait()
-        assert not adoption.pending
-        assert adoption.run() is None
-        assert own.litter() == [] and own.partial.present == 0
-        assert own.find() is not None, "the copy may be sound"
+        own.partial.write(MIB, b"?" * MIB)
+        found = adoption.verify()
+        assert isinstance(found, VerifiedCopy) and adoption.claim(found)
+        assert not found.put_into(own.partial)
+        found.discard()
+        adoption.give_up()
+        assert own.partial.read(MIB, MIB) == b"?" * MIB and own.partial.present == MIB
+        assert own.litter() == [] and own.find() is not None
 
-    def test_it_counts_only_before_a_download_begins(
-        self, own: Own, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_download_that_fails_waits_for_it(self, own: Own) -> None:
         adoption = own.adoption(hold=0.01)
-
-        def late(*arguments: Any) -> VerifiedCopy | None:
-            copy = verified_copy(*arguments)
-            adoption.wait()
-            return copy
-
-        monkeypatch.setattr(adopt, "verified_copy", late)
-        assert adoption.run() is None
-        assert own.litter() == [] and own.partial.present == 0
-
-    def test_a_disk_that_refuses_at_the_end_lets_downloads_begin(
-        self, own: Own, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        adoption = own.adoption()
-
-        def lost(*arguments: Any) -> VerifiedCopy | None:
-            copy = verified_copy(*arguments)
-            own.litter()[0].unlink()
-            return copy
-
-        monkeypatch.setattr(adopt, "verified_copy", lost)
+        adoption.wait()
         with ThreadPoolExecutor(1) as pool:
-            waiting = pool.submit(adoption.wait)
-            assert adoption.run() is None
-            waiting.result(30)
-        assert not adoption.adopted and own.partial.present == 0
+            failed = pool.submit(adoption.wait_for_the_end)
+            found = adoption.verify()
+            assert found is not None and adoption.claim(found)
+            adoption.finish()
+            assert failed.result(30)
+
+    @pytest.mark.parametrize("late", [False, True])
+    def test_others_are_admitted_only_to_a_download(self, own: Own, late: bool) -> None:
+        adoption = own.adoption(hold=0.01)
+        if late:
+            adoption.wait()
+        found = adoption.verify()
+        assert found is not None
+        assert adoption.admit_others() == late
+        assert adoption.claim(found) != late, "and then it goes on alone"
+        assert adoption.admit_others() == late
+
+    def test_a_disk_that_refuses_at_the_end_lets_downloads_begin(self, own: Own) -> None:
+        adoption = own.adoption()
+        found = adoption.verify()
+        assert isinstance(found, VerifiedCopy) and adoption.claim(found)
+        own.litter()[0].unlink()
+        with pytest.raises(OSError):
+            found.put_into(own.partial)
+        found.discard()
+        adoption.give_up()
+        assert not adoption.wait() and not adoption.adopted and own.partial.present == 0
