@@ -17,7 +17,8 @@ from dataclasses import asdict, replace
 
 from jupyter_hf_cache.errors import StorageError
 from jupyter_hf_cache.storage.state import StateTable, key_of
-from jupyter_hf_cache.upstream.fills import FillReport, Fills
+from jupyter_hf_cache.upstream.fill_report import FillReport
+from jupyter_hf_cache.upstream.fills import Fills
 
 logger = logging.getLogger(__name__)
 

@@ -76,11 +76,12 @@ class Lookout:
             return None
 
     def stop(self) -> None:
-        """Look at nothing any more; a look that is under way is waited for."""
+        """Look at everything once more, then at nothing; for shutting down."""
         with self._changed:
             self._stopped = True
-            self._due.clear()
-            thread = self._thread
+            looks, thread = list(self._due), self._thread
             self._changed.notify()
-        if thread is not None and thread is not threading.current_thread():
+        if thread is not None:
             thread.join()
+        for look in looks:
+            look()

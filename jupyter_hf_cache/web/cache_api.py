@@ -18,7 +18,7 @@ from jupyter_hf_cache.service import CacheService
 from jupyter_hf_cache.service.board import RUNNING
 from jupyter_hf_cache.service.inventory import KeptRepo
 from jupyter_hf_cache.storage.records import REPO_TYPES, RepoRef
-from jupyter_hf_cache.upstream.fills import FillReport
+from jupyter_hf_cache.upstream.fill_report import FillReport
 from jupyter_hf_cache.web.handler import CacheHandler
 
 PREFIX = "hf-cache/v1/"

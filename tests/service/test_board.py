@@ -15,7 +15,7 @@ from jupyter_hf_cache.errors import StorageError
 from jupyter_hf_cache.service import board as board_module
 from jupyter_hf_cache.service.board import Board
 from jupyter_hf_cache.storage.state import StateTable
-from jupyter_hf_cache.upstream.fills import FillReport
+from jupyter_hf_cache.upstream.fill_report import FillReport
 
 FILL = FillReport(
     "blob", ["o", "models", "a/b", "c", "f", "e"], 100, 10, 5.0, 1, 1.0, "running", None
