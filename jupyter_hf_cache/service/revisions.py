@@ -67,11 +67,16 @@ class Revisions:
         except StorageError as error:
             # What was asked for can be answered all the same.
             logger.warning("a revision of %s is not written: %s", repo, error.message)
-            return
-        self._memory.put(key, record, written=True)
+            written = False
+        else:
+            self._memory.put(key, record, written=True)
+            written = True
         if former is not None and former.commit != record.commit:
             # Else a HEAD answered here and a GET answered elsewhere would come from two commits.
             self._generations.advance("content")
+        if not written:
+            # Raising the counter made the memory forget it, and there is no row of it.
+            self._memory.put(key, record, written=False)
 
     def all(self) -> Iterator[tuple[str, str, str, str]]:
         """Yield (scope, "type/id" as kept in keys, revision, commit) for every identity's refs."""

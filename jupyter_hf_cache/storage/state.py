@@ -122,6 +122,8 @@ class StateTable:
             cull_limit=0,
             size_limit=_NO_LIMIT,
             statistics=0,
+            # What is mapped and cannot be read ends the process; a refused call is only an error.
+            sqlite_mmap_size=0,
             timeout=10,
         )
         with contextlib.closing(

@@ -142,13 +142,21 @@ class Rights:
             self._generations.advance("access")
 
     def revoke(self, scope: str, identity: str, repo: RepoRef, *subjects: Subject) -> None:
-        """Forget verdicts: the upstream refused."""
+        """Forget verdicts: the upstream refused.
+
+        Raises:
+            StorageError: a row stays, because the disk refuses; in memory it is forgotten.
+        """
         for subject in subjects or tuple(Subject):
             key = (scope, identity, repo, subject)
-            self._memory.put(key, None, written=False)
             # Most refusals are for who never had the right; they cost no write and tell nobody.
-            if self._read(key) is not None and self._table.delete(_row_of(key)):
-                self._generations.advance("access")
+            had = self.verdict(scope, identity, repo, subject) is not None
+            self._memory.put(key, None, written=False)
+            if had or self._read(key) is not None:
+                try:
+                    self._table.delete(_row_of(key))
+                finally:
+                    self._generations.advance("access")
 
     def note_refusal(
         self, scope: str, identity: str, repo: RepoRef, status: int, code: str | None

@@ -106,7 +106,7 @@ class TestOrder:
 
     def test_keys_with_a_prefix(self, ledger: Ledger) -> None:
         ledger.put(*(Entry(f"blob/{n:04}", 1, 1, 0.0) for n in range(1200)))
-        ledger.put(Entry("bloc", 1, 1, 0.0), Entry("partial/a", 1, 1, 0.0))
+        ledger.put(Entry("blob", 1, 1, 0.0), Entry("partial/a", 1, 1, 0.0))
         assert len(list(ledger.entries("blob/"))) == 1200
         assert len(list(ledger.entries(""))) == 1202
 
