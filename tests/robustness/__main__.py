@@ -90,9 +90,10 @@ def power(root: Path, rng: random.Random) -> Counts:
 
 def fuzz(root: Path, rng: random.Random) -> Counts:
     """The fuzz tests, with twice as many examples."""
-    command = [sys.executable, "-m", "pytest", "-q", "-x", f"--basetemp={root / 'pytest'}"]
+    seed, place = rng.randrange(1 << 30), root / "pytest"
+    options = ["-qx", "--show-capture=no", f"--hypothesis-seed={seed}", f"--basetemp={place}"]
     done = subprocess.run(
-        [*command, f"--hypothesis-seed={rng.randrange(1 << 30)}", *_fuzz_files()],
+        [sys.executable, "-m", "pytest", *options, *_fuzz_files()],
         cwd=_TESTS.parent,
         env={**os.environ, "HF_CACHE_FUZZ_SCALE": "2"},
         capture_output=True,

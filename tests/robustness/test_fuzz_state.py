@@ -83,6 +83,7 @@ def damage(path: Path, kind: str, seed: int) -> None:
     path.write_bytes(data)
 
 
+@pytest.mark.timeout(300 * SCALE)
 @settings(max_examples=20 * SCALE, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(DAMAGE, min_size=1, max_size=5))
 def test_a_damaged_state_is_mended(site: Site, damages: list[tuple[int, str, int]]) -> None:
