@@ -55,7 +55,7 @@ def test_a_full_line_keeps_one() -> None:
     download = Download(lambda now, active: 100.0).run(60)
     assert download.lanes.target == 1
     assert max(download.seen) == 2
-    assert download.seen.count(2) < 0.1 * len(download.seen), "it is tried rarely"
+    assert download.seen.count(2) < 0.15 * len(download.seen), "it is tried rarely"
 
 
 def test_a_fast_connection_is_left_alone() -> None:
@@ -66,7 +66,7 @@ def test_it_stops_where_the_line_is_full() -> None:
     assert Download(lambda now, active: min(20.0 * active, 90.0)).run(4).lanes.target == 4
     settled = Download(lambda now, active: min(20.0 * active, 40.0)).run(60)
     assert settled.lanes.target == 2
-    assert settled.seen.count(4) < 0.15 * len(settled.seen)
+    assert settled.seen.count(4) < 0.25 * len(settled.seen)
 
 
 def test_what_is_taken_from_other_downloads_is_no_gain() -> None:
@@ -83,8 +83,31 @@ def test_a_line_that_is_not_what_it_was_is_met_with_one() -> None:
 
     download = Download(line).run(10)
     assert download.lanes.target == MOST
-    download.run(2)
+    download.run(6)
     assert download.lanes.target == 1
+
+
+def test_a_bad_moment_changes_nothing() -> None:
+    def line(now: float, active: int) -> float:
+        return 20.0 * active if not 5.0 < now < 5.3 else 0.0
+
+    assert set(Download(line).run(20).seen[-200:]) == {MOST}
+
+
+def test_a_connection_that_is_slow_to_come_about_gets_its_chance() -> None:
+    def line(now: float, active: int) -> float:
+        return 20.0 * active if now > 1.6 else 20.0
+
+    assert Download(line).run(6).lanes.target == MOST
+
+
+def test_what_was_given_up_too_soon_is_taken_again() -> None:
+    def line(now: float, active: int) -> float:
+        return 20.0 * active if not 8.0 < now < 9.5 else 5.0
+
+    download = Download(line).run(9.4)
+    assert download.lanes.target < MOST
+    assert download.run(15).lanes.target == MOST
 
 
 def test_an_origin_that_asks_for_less_gets_one_for_a_while() -> None:
