@@ -155,21 +155,17 @@ class ServeApp(JupyterApp):
         token = new_cache_token()
         if self.workers == 1:
             service = await self._open_service()
-            base_path = default_base_path(service)
             context = self.make_context(service, password, token)
             stop = _signalled()
-            with self._announced(address, token):
-                self._tell(base_path, address, invented)
+            with self._announced(default_base_path(service), address, token, invented):
                 await serve(context, sockets, stop, self.stop_seconds)
             return
-        supervisor = Supervisor(
-            self.workers, self._orders(sockets, password, token), sockets, self.log
-        )
-        base_path = await supervisor.start()
-        stop = _signalled()
-        with self._announced(address, token):
-            self._tell(base_path, address, invented)
-            await supervisor.run(stop)
+        orders, stop = self._orders(sockets, password, token), _signalled()
+        supervisor = Supervisor(self.workers, orders, sockets, self.log)
+        base_path = await supervisor.start(stop)
+        if base_path is not None:
+            with self._announced(base_path, address, token, invented):
+                await supervisor.run(stop)
 
     async def _open_service(self) -> CacheService:
         try:
@@ -189,14 +185,17 @@ class ServeApp(JupyterApp):
         return Orders(assignment, environ, self.stop_seconds)
 
     @contextmanager
-    def _announced(self, address: Address, token: str) -> Iterator[None]:
-        """Let clients of this user find the server for as long as it runs."""
+    def _announced(
+        self, base_path: str, address: Address, token: str, invented: str | None
+    ) -> Iterator[None]:
+        """Tell people about the server, and let clients of this user find it while it runs."""
         directory, file = Path(jupyter_runtime_dir()), None
         try:
             runtime_file.sweep(directory)
             file = runtime_file.write(directory, address.url, token, __version__)
         except OSError as error:
             self.log.warning("no runtime file (%s): clients have to be given the URL", error)
+        self._tell(base_path, address, invented)
         try:
             yield
         finally:

@@ -12,8 +12,10 @@ has to say goes the other way, a line of JSON each; its log is the supervisor's.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable
@@ -60,12 +62,17 @@ def main() -> int:
     report = _take_over_stdout()
     # Without a buffer, in which an order could be lost.
     with open(0, "rb", buffering=0, closefd=False) as orders:
-        assignment = Assignment(**json.loads(orders.readline()))
+        line = orders.readline()
+    if not line:
+        return 0
+    assignment = Assignment(**json.loads(line))
     from jupyter_hf_cache.standalone import ServeApp
 
     app = ServeApp()
     app.initialize(assignment.argv)
     app.log_format = app.log_format.replace("%(name)s", f"%(name)s worker {assignment.number}")
+    if _is_called_off():
+        return 0
     sockets = [SharedSocket(fileno=fd) for fd in assignment.sockets]
     for one in sockets:
         one.set_inheritable(False)
@@ -84,9 +91,17 @@ def _take_over_stdout() -> Callable[[dict[str, Any]], None]:
     os.dup2(2, 1)
 
     def report(what: dict[str, Any]) -> None:
-        reports.write(json.dumps(what).encode() + b"\n")
+        # A supervisor that is gone is noticed by its silence.
+        with contextlib.suppress(BrokenPipeError):
+            reports.write(json.dumps(what).encode() + b"\n")
 
     return report
+
+
+def _is_called_off() -> bool:
+    """Whether there is an order already, which can only be to stop, or nobody left to give one."""
+    readable, _, _ = select.select([0], [], [], 0)
+    return bool(readable)
 
 
 async def _work(

@@ -131,29 +131,42 @@ class Supervisor:
         self._early_deaths = 0
         self._hopeless: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    async def start(self) -> str:
+    async def start(self, stop: Stop) -> str | None:
         """Start all workers and wait until they take requests.
 
         The first one goes ahead: what is made once is made by it, and what fails is said once.
 
         Returns:
-            The base path of the default distribution.
+            The base path of the default distribution; None when told to stop in the meantime.
 
         Raises:
             CannotStart: a worker could not.
         """
-        first = await self._start(1)
-        if await first.get_ready():
-            others = [await self._start(number) for number in range(2, self._count + 1)]
-            for worker in others:
-                await worker.get_ready()
+        starting = asyncio.create_task(self._start_all())
+        asked = asyncio.create_task(stop.asked.wait())
+        await asyncio.wait({starting, asked}, return_when=asyncio.FIRST_COMPLETED)
+        asked.cancel()
+        if not starting.done():
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+            self._close_sockets()
+            await self._end_all(DRAIN, 0.0)
+            return None
+        await starting
         for worker in self._workers.values():
             if not worker.ready:
                 await self._end_all(DRAIN, 0.0)
                 raise CannotStart(
                     worker.failure or f"Worker {worker.number} {worker.describe_end()}."
                 )
-        return first.base_path
+        return self._workers[1].base_path
+
+    async def _start_all(self) -> None:
+        first = await self._start(1)
+        if await first.get_ready():
+            others = [await self._start(number) for number in range(2, self._count + 1)]
+            for worker in others:
+                await worker.get_ready()
 
     async def run(self, stop: Stop) -> None:
         """Keep them running until told to stop; then end with them.
@@ -169,8 +182,7 @@ class Supervisor:
             for keeper in keepers:
                 keeper.cancel()
             await asyncio.gather(*keepers, return_exceptions=True)
-            for one in self._sockets:
-                one.close()
+            self._close_sockets()
             await self._stop(stop)
         finally:
             asked.cancel()
@@ -250,6 +262,10 @@ class Supervisor:
             ending.cancel()
             await asyncio.gather(ending, return_exceptions=True)
             await self._end_all(END, 0.0)
+
+    def _close_sockets(self) -> None:
+        for one in self._sockets:
+            one.close()
 
     async def _end_all(self, order: bytes, seconds: float) -> None:
         """Have all workers end; those that have not after some seconds are killed."""

@@ -44,6 +44,10 @@ open(os.environ["LIVES"] + "/first", "w").close()
 say({"ready": "hf"})
 sys.exit(3)
 """
+SLOW = """
+open(lives, "w").close()
+time.sleep(600)
+"""
 DEAF = """
 say({"ready": "hf"})
 time.sleep(600)
@@ -78,7 +82,7 @@ def run(main: Callable[[], Awaitable[None]]) -> None:
 def test_each_worker_is_told_what_it_needs_and_ends_when_told(make: Make, tmp_path: Path) -> None:
     async def main() -> None:
         supervisor, stop = make(OBEDIENT), Stop()
-        assert await supervisor.start() == "hf"
+        assert await supervisor.start(stop) == "hf"
         stop.ask()
         await supervisor.run(stop)
 
@@ -98,7 +102,7 @@ def test_workers_that_die_at_once_again_and_again_are_given_up(
 ) -> None:
     async def main() -> None:
         supervisor = make(FRAIL)
-        await supervisor.start()
+        await supervisor.start(Stop())
         with pytest.raises(CannotStart, match=r"die as soon as they are started.*code 3"):
             await supervisor.run(Stop())
 
@@ -109,17 +113,32 @@ def test_workers_that_die_at_once_again_and_again_are_given_up(
 def test_the_reason_of_the_last_one_is_told(make: Make) -> None:
     async def main() -> None:
         supervisor = make(LAST, 1)
-        await supervisor.start()
+        await supervisor.start(Stop())
         with pytest.raises(CannotStart, match="There is no room for me"):
             await supervisor.run(Stop())
 
     run(main)
 
 
+def test_it_stops_while_workers_still_start(make: Make, tmp_path: Path) -> None:
+    async def main() -> None:
+        supervisor, stop = make(SLOW), Stop()
+        starting = asyncio.create_task(supervisor.start(stop))
+        while len(list(tmp_path.iterdir())) < 1:
+            await asyncio.sleep(0.01)
+        stop.ask()
+        assert await starting is None
+
+    run(main)
+    (started,) = tmp_path.iterdir()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(started.name), 0)
+
+
 def test_who_does_not_end_is_killed(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         supervisor, stop = make(DEAF), Stop()
-        await supervisor.start()
+        await supervisor.start(stop)
         stop.ask()
         await supervisor.run(stop)
 
@@ -132,6 +151,6 @@ def test_a_first_worker_that_cannot_start_is_the_only_one(make: Make, tmp_path: 
 
     async def main() -> None:
         with pytest.raises(CannotStart, match="There is no room for me"):
-            await make(LAST).start()
+            await make(LAST).start(Stop())
 
     run(main)

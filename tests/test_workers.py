@@ -337,6 +337,19 @@ def test_workers_end_with_their_supervisor(tmp_path: Path) -> None:
         assert refuses(team.port)
 
 
+@pytest.mark.parametrize("started", [1, 2])
+def test_it_can_be_stopped_while_workers_start(tmp_path: Path, started: int) -> None:
+    with make_hub() as hub:
+        # The second one is started when the first one is ready.
+        team = Team(tmp_path, hub, workers=3)
+        wait_until(lambda: len(team.workers()) >= started)
+        workers = team.workers()
+        assert team.stop() == 0
+        assert not any(psutil.pid_exists(pid) for pid in workers)
+        team.process.communicate()
+    assert "Traceback" not in team.log.read_text()
+
+
 def test_a_worker_that_is_told_to_end_is_replaced(tmp_path: Path) -> None:
     with make_hub() as hub, Team(tmp_path, hub, workers=2) as team:
         one = min(team.workers())
