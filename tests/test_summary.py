@@ -147,6 +147,9 @@ def test_what_a_deletion_frees() -> None:
         "Frees 438 MB (5 files). 2 MB stay: other repos use the same bytes."
     )
     assert summary.freed_text(Freed(1, 0, 1), done=True) == "Freed 1 B (1 file)."
+    assert summary.freed_text(Freed(0, 0, 1, 1), done=True) == (
+        "Freed 0 B (1 file). 1 B more when those who read them now have ended."
+    )
 
 
 def test_tokens() -> None:

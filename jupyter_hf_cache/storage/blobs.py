@@ -190,7 +190,8 @@ class LocalBlobStore:
             if self.size_of(blob) is None:
                 if size > SMALL:
                     return LocalPartial(self, blob, size, owner, lease)
-                self._unlink(self.partial_dir / blob.name)
+                if (self.partial_dir / blob.name).exists():
+                    self._unlink(self.partial_dir / blob.name)
                 return SmallPartial(self, blob, size, lease)
         except OSError:
             lease.release(force=True)

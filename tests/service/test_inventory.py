@@ -115,6 +115,22 @@ class TestDeleting:
         with pytest.raises(NotFound):
             loaded.delete(TWO, dry_run=False)
 
+    def test_what_somebody_reads_goes_too_and_frees_its_room_later(
+        self, loaded: Inventory, cache: RunningCache, hub: FakeHub
+    ) -> None:
+        store = cache.service.store
+        (blob,) = [one for one, size in store.blobs() if size == MIB]
+        reader = store.open(blob)
+        assert reader is not None
+        gone = loaded.delete(ONE, dry_run=False)
+        assert (gone.freed, gone.in_use) == (0, MIB)
+        assert [kept.repo for kept in loaded.repos()] == [TWO]
+        assert reader.read(0, MIB) == OWN.read(0, MIB)
+        reader.close()
+        hub.counters.reset()
+        assert cache.get("/org/one/resolve/main/own.bin").content == OWN.read(0, MIB)
+        assert hub.counters.bytes("cdn") == MIB, "it is not kept any more"
+
     def test_a_deleted_repo_is_fetched_anew(
         self, loaded: Inventory, cache: RunningCache, hub: FakeHub
     ) -> None:
