@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -32,11 +35,21 @@ def missing(group: str) -> str | None:
         if not hasattr(os, "geteuid") or os.geteuid() != 0:
             return "network namespaces need root"
         return _missing_commands("ip", "nginx", "curl")
-    if group == "disk":
-        if not hasattr(os, "geteuid") or os.geteuid() != 0:
-            return "mounting a small file system needs root"
-        return _missing_commands("mount", "umount")
+    if group == "disk" and not can_mount():
+        return "mounting a small file system needs root on Linux"
     return None
+
+
+def can_mount() -> bool:
+    """Whether this process may make a file system of its own; a container may not let root."""
+    if sys.platform != "linux" or os.geteuid() != 0 or _missing_commands("mount", "umount"):
+        return False
+    with tempfile.TemporaryDirectory() as place:
+        command = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", place]
+        mounted = subprocess.run(command, capture_output=True).returncode == 0
+        if mounted:
+            subprocess.run(["umount", place], check=True)
+    return mounted
 
 
 def _missing_commands(*names: str) -> str | None:

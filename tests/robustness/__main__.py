@@ -33,10 +33,10 @@ _TESTS = Path(__file__).parents[1]
 # As pytest does for the tests; this must be before the imports below.
 sys.path.insert(0, str(_TESTS))
 
+from groups import can_mount  # noqa: E402
 from robustness.agents import NAMES  # noqa: E402
 from robustness.boots import another_boot  # noqa: E402
 from robustness.crash import crash_round  # noqa: E402
-from robustness.directory import can_mount  # noqa: E402
 from robustness.full_disk import full_disk_round  # noqa: E402
 from robustness.lies import lies_round  # noqa: E402
 from robustness.power import power_round  # noqa: E402

@@ -13,7 +13,6 @@ import hashlib
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -142,11 +141,6 @@ def _bytes_seen(cache_dir: Path) -> int:
                 if path.is_file() and path.suffix not in (".json", ".map", ".lock"):
                     taken += min(info.st_blocks * 512, info.st_size)
     return taken
-
-
-def can_mount() -> bool:
-    """Whether this process may make a file system of its own."""
-    return sys.platform == "linux" and os.geteuid() == 0 and shutil.which("mount") is not None
 
 
 @contextmanager

@@ -11,11 +11,11 @@ import random
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-from fake_hub import BigFile, FakeHub
+from fake_hub import BigFile, FakeHub, SmallFile
 from fake_hub.faults import Fault
 from robustness.agents import Agent, agent
 from robustness.crash import Victim
@@ -30,8 +30,8 @@ SMALL = 700 * KIB
 TRANSFER_SIZE = 7 * MIB + 777
 _HONEST_SECONDS = 90.0
 _PAUSE_SECONDS = 0.5
-# What is told to the first who ask; what comes after a cut may be spared.
-_FIRST = ("corrupt", "short", "cut", "longer", "swap", "html", "gzip", "endless")
+# What is told in answer to a second question, which may be spared.
+_SECOND = ("corrupt", "cut", "wrong_range", "false_range", "other_version")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,21 +42,28 @@ class Lie:
         kind: see `fake_hub.faults`.
         at: in parts of the file's size, or None.
         then: a second fault for the next answer.
-        rest: further arguments of the fault.
+        of: what is lied about: bytes in the Hub's storage, those the Hub itself sends, or what it
+            says of a file.
     """
 
     kind: str
     at: float | None = None
     then: Lie | None = None
-    rest: dict[str, Any] = field(default_factory=dict)
+    of: Literal["storage", "small", "head"] = "storage"
 
     def tell(self, hub: FakeHub, wanted: Wanted, times: int | None) -> list[Fault]:
         """Arm it; for `times` answers, or for good."""
         # A lie in two parts has its first part told once, and the second for as long as it lasts.
         at = None if self.at is None else min(int(self.at * wanted.size), wanted.size - 1)
         first = 1 if self.then is not None else times
+        path = f"/resolve-cache/models/{wanted.repo}/" if self.of == "small" else wanted.name
         fault = hub.fault(
-            self.kind, wanted.name, host="cdn", at=at, times=first, method="GET", **self.rest
+            self.kind,
+            path,
+            host="cdn" if self.of == "storage" else "hub",
+            at=at,
+            times=first,
+            method="HEAD" if self.of == "head" else "GET",
         )
         return [fault, *(self.then.tell(hub, wanted, times) if self.then is not None else [])]
 
@@ -77,6 +84,12 @@ LIES: dict[str, Lie] = {
     "new-version-midway": Lie("cut", 0.5, then=Lie("other_version")),
     "gzip": Lie("gzip"),
     "endless": Lie("endless"),
+    "small-flip": Lie("corrupt", 0.3, of="small"),
+    "small-truncate": Lie("short", 0.6, of="small"),
+    "small-swapped": Lie("swap", of="small"),
+    "small-html": Lie("html", of="small"),
+    "html-head": Lie("html", of="head"),
+    "no-metadata": Lie("no_metadata", of="head"),
 }
 
 
@@ -141,18 +154,22 @@ def _trials(
 ) -> list[Trial]:
     trials = []
     for lie in lies:
-        both = _file(hub, rng, f"all.{lie}", TRANSFER_SIZE) if shared else None
+        both = _file(hub, rng, "all", lie, TRANSFER_SIZE) if shared else None
         for one in agents:
             size = TRANSFER_SIZE if one.name.endswith("transfer") else rng.choice([SIZE, SMALL])
-            name = f"{one.name.replace('+', '-')}.{lie}"
-            trials.append(Trial(one, lie, both or _file(hub, rng, name, size)))
+            trials.append(Trial(one, lie, both or _file(hub, rng, one.name, lie, size)))
     return trials
 
 
-def _file(hub: FakeHub, rng: random.Random, name: str, size: int) -> Wanted:
+def _file(hub: FakeHub, rng: random.Random, whose: str, lie: str, size: int) -> Wanted:
     """A file in a repo of its own. No name is part of another: a fault knows its file by it."""
-    content = BigFile(size + rng.randrange(1000), rng.randrange(1 << 30))
-    [wanted] = add_repo(hub, f"lies/{name}", {f"{name}.bin": content})
+    name, size = f"{whose.replace('+', '-')}.{lie}", size + rng.randrange(1000)
+    content: BigFile | SmallFile = BigFile(size, rng.randrange(1 << 30))
+    ending = "bin"
+    if LIES[lie].of == "small":
+        # Git holds what is small and no model; the Hub sends that itself.
+        content, ending = SmallFile(rng.randbytes(SMALL)), "json"
+    [wanted] = add_repo(hub, f"lies/{name}", {f"{name}.{ending}": content})
     return wanted
 
 
@@ -161,7 +178,7 @@ def _fall_silent(told: Sequence[Fault]) -> None:
     for fault in told:
         fault.times = 0
     for fault in told:
-        if fault.hits == 0 and fault.kind in _FIRST:
+        if fault.hits == 0 and fault.kind not in _SECOND:
             raise Wrong(f"the lie {fault.kind} about {fault.path_contains} was never told")
 
 
