@@ -26,6 +26,7 @@ from jupyter_hf_cache.answers import (
 )
 from jupyter_hf_cache.errors import BadRequest, FillInterrupted, StorageError, VerificationFailed
 from jupyter_hf_cache.protocol.headers import sandbox_headers
+from jupyter_hf_cache.web.context import WebContext
 from jupyter_hf_cache.web.handler import CacheHandler
 from jupyter_hf_cache.web.sendfile import BodySender, body_sender
 from jupyter_hf_cache.web.uploads import BodyPipe
@@ -54,29 +55,29 @@ class ContentHandler(CacheHandler):
         super().set_default_headers()
         self.set_header("X-HF-Cache", __version__)
 
-    async def prepare(self) -> None:
-        """Start passing an upload on before it is complete."""
-        self._gone = asyncio.Event()
-        self._changed = asyncio.Event()
+    def initialize(self, context: WebContext) -> None:
+        """Take the route's context."""
+        super().initialize(context)
+        self._gone = False
+        self._changed: asyncio.Event | None = None
         self._question: bytearray | None = None
         self._question_size = 0
         self._pipe: BodyPipe | None = None
         self._forwarded: asyncio.Future[Answer] | None = None
+
+    async def prepare(self) -> None:
+        """Start passing an upload on before it is complete."""
         await super().prepare()
         if self.request.method in ("GET", "HEAD"):
             return
         method, path = self.request.method or "", self.entrance.path
         if await self.context.run(self.context.service.needs_body, method, path):
             self._question = bytearray()
-        elif self._has_body():
+        elif self.has_body():
             pipe = self._pipe = BodyPipe()
             self._forwarded = asyncio.ensure_future(self._ask(pipe))
             # Who is refused before the body is read would otherwise never come to its end.
             self._forwarded.add_done_callback(lambda _: pipe.stop())
-
-    def _has_body(self) -> bool:
-        headers = self.request.headers
-        return "Transfer-Encoding" in headers or headers.get("Content-Length", "0") != "0"
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
         """Collect a question's body, or pass an upload on; the awaitable slows the client down."""
@@ -93,8 +94,9 @@ class ContentHandler(CacheHandler):
     def on_connection_close(self) -> None:
         """The client left: wake whoever waits for bytes to send it."""
         super().on_connection_close()
-        self._gone.set()
-        self._changed.set()
+        self._gone = True
+        if self._changed is not None:
+            self._changed.set()
         if self._pipe is not None:
             self._pipe.stop()
 
@@ -268,7 +270,7 @@ class ContentHandler(CacheHandler):
         """Follow the growing file; the head is sent with the first bytes, so that an upstream
         which fails before them is answered with a proper error."""
         fill, loop = body.fill, asyncio.get_running_loop()
-        changed = self._changed
+        changed = self._changed = asyncio.Event()
         waiting = True
 
         def wake() -> None:
@@ -284,7 +286,7 @@ class ContentHandler(CacheHandler):
                 # Before the look, so that what arrives after it wakes this one.
                 waiting = True
                 ready = min(fill.available(offset, completing=body.completing), body.end)
-                if self._gone.is_set():
+                if self._gone:
                     raise StreamClosedError
                 if ready <= offset:
                     await changed.wait()
@@ -304,24 +306,26 @@ class ContentHandler(CacheHandler):
                 self.write(data)
                 await self.flush()
             if body.start == body.end:
-                await self._wait_verified(body)
+                await self._wait_verified(body, changed)
         finally:
             unwatch()
             if sender is not None:
                 sender.close()
 
-    async def _wait_verified(self, body: FillBody) -> None:
+    async def _wait_verified(self, body: FillBody, changed: asyncio.Event) -> None:
         """An empty file has no bytes to wait for, but a digest all the same."""
         while not body.fill.verified:
-            self._changed.clear()
+            changed.clear()
             body.fill.available(0, completing=True)
+            if self._gone:
+                raise StreamClosedError
             if not body.fill.verified:
-                await self._changed.wait()
+                await changed.wait()
 
     async def _send_stream(self, body: StreamBody) -> None:
         while True:
             data = await self.context.run_through(next, body.chunks, b"")
-            if self._gone.is_set():
+            if self._gone:
                 raise StreamClosedError
             if not data:
                 return

@@ -136,7 +136,15 @@ async def admit(request: Request, rules: Rules, credentials: Credentials) -> Ent
     grant = await _verify(ticket, request.sender, rules)
     found = await _find(request, rules, credentials, grant)
     base = f"{request.root}~{ticket}/" if found.via in ("capability", "key") else request.root
-    return replace(found, path=path, base=base, same_machine=request.sender.same_machine)
+    return Entrance(
+        found.kind,
+        found.via,
+        found.bearer,
+        request.sender.same_machine,
+        found.user,
+        path,
+        base,
+    )
 
 
 async def _find(

@@ -77,6 +77,11 @@ class CacheHandler(RequestHandler):
         self._body = bytearray()
         self._body_size = 0
 
+    def has_body(self) -> bool:
+        """Whether something follows the headers."""
+        headers = self.request.headers
+        return "Transfer-Encoding" in headers or headers.get("Content-Length", "0") != "0"
+
     @property
     def log(self) -> Logger:
         """The app's logger."""
