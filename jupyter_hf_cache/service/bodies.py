@@ -88,7 +88,8 @@ class Bodies:
         except RangeNotSatisfiable:
             return True
         whole = parts is None or is_open_ended(headers.get("Range", ""))
-        if caller.owner and self._own_copy(repo, claim, whole=whole) is not None:
+        kept = caller.remote.policy != "streamed"
+        if kept and caller.owner and self._own_copy(repo, claim, whole=whole) is not None:
             return True
         if parts is None or whole:
             return self._store.size_of(blob) is not None

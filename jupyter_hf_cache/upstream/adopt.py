@@ -128,7 +128,7 @@ class Adoption:
         return self._state == "failed"
 
     def begin(self) -> bool:
-        """Return whether nobody has begun it yet; whoever begins has `run` run."""
+        """Return whether nobody has begun it yet; whoever begins calls `verify`."""
         with self._changed:
             begun, self._begun = self._begun, True
             return not begun

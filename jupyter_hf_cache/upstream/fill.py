@@ -22,7 +22,6 @@ from collections.abc import Callable
 from typing import Literal
 
 from jupyter_hf_cache.errors import (
-    FillInterrupted,
     HfCacheError,
     StorageError,
     UpstreamError,
@@ -30,7 +29,6 @@ from jupyter_hf_cache.errors import (
 )
 from jupyter_hf_cache.storage.interface import BlobId, Partial
 from jupyter_hf_cache.storage.sidecar import Sidecar
-from jupyter_hf_cache.upstream.adopt import QUICK, Adoption, VerifiedCopy, VerifiedLink
 from jupyter_hf_cache.upstream.fetching import Fetching
 from jupyter_hf_cache.upstream.growing_digest import GrowingDigest
 from jupyter_hf_cache.upstream.hashing import Hashing
@@ -105,31 +103,17 @@ class Fill:
         self._hashing = Hashing(self._digest, partial, self._changed, lambda: self._running)
         flow = pools.spare.flow if pools.spare is not None else None
         self._fetching = Fetching(partial, self.sources, self._changed, self, flow)
-        self._adoption = self._adoption_by(source)
-        self._more_room: Callable[[Fill], bool] = lambda fill: True
-        self._taking = False
-
-    def _adoption_by(self, source: Source) -> Adoption | None:
-        # What is here already may have been given out: that is completed, never replaced.
-        fresh = self.attempt == 1 and self.partial.present == 0
-        if source.own is None or not fresh:
-            return None
-        return Adoption(self.blob, source.own, self.partial, go_on=self._is_wanted)
 
     # -- readers
 
     def join(self, source: Source) -> bool:
-        """Add a reader; False when the fill is over, of another origin, or of the user's own file
-        and the reader is somebody else.
+        """Add a reader; False when the fill is over, of another origin, or not for this reader.
 
         Who only names a digest must not be handed what another origin delivers.
         """
         with self._changed:
             joinable = self._running or self.state == "verified"
-            if not joinable or source.origin_id != self.origin_id:
-                return False
-            adoption = self._adoption
-            if adoption is not None and not source.owner and not adoption.admit_others():
+            if not joinable or source.origin_id != self.origin_id or not self._admits(source):
                 return False
             self._readers += 1
             if all(known.key != source.key for known in self.sources):
@@ -311,87 +295,23 @@ class Fill:
             self._jobs -= 1
         return False
 
-    # -- adopting
+    # -- what a fill may do that takes its bytes from elsewhere
 
     @property
     def adopted(self) -> bool:
-        """Whether the bytes were taken from the user's own file."""
-        return self._adoption is not None and self._adoption.adopted
+        """Whether the bytes were taken from the user's own file, so that nobody delivered them."""
+        return False
 
-    def adopt(self, more_room: Callable[[Fill], bool]) -> None:
-        """Take the user's own file over, if there is one; downloads wait for that.
-
-        Args:
-            more_room: makes room for a copy beside a download.
-        """
-        adoption, pool = self._adoption, self._pools.adopt
-        if adoption is None or pool is None or not adoption.begin():
-            return
-        self._more_room = more_room
-        with self._changed:
-            self._jobs += 1
-        work = functools.partial(self._take_over, adoption)
-        (self._pools.hash if self.size <= QUICK else pool).submit(self._job, work)
-
-    def _take_over(self, adoption: Adoption) -> None:
-        found = adoption.verify()
-        try:
-            taken = found is not None and self._begin_to_take(adoption, found) and self._take(found)
-        except OSError as error:
-            logger.info("own copy of %s cannot be taken over: %s", self.blob, error)
-            taken = False
-        if found is None or not taken:
-            self._take_nothing(adoption, found)
-        elif isinstance(found, VerifiedLink):
-            adoption.finish()
-            # Nothing arrives here: readers, who got nothing yet, ask again and find the link.
-            self._end("paused", FillInterrupted("The file is here by now."))
-        else:
-            verified = self._turn_verified()
-            adoption.finish()
-            if verified:
-                self._keep(found.sha256)
-
-    def _begin_to_take(self, adoption: Adoption, found: VerifiedCopy | VerifiedLink) -> bool:
-        """Decide between the copy and a download that has begun; nothing else may conclude then.
-
-        Another process that follows the download would lose what it follows.
-        """
-        exchange = self.partial.exchange
-        alone = exchange is None or not exchange.heard or self.partial.present == 0
-        with self._changed:
-            self._taking = self._running and alone and adoption.claim(found)
-            return self._taking
-
-    def _take(self, found: VerifiedCopy | VerifiedLink) -> bool:
-        if isinstance(found, VerifiedCopy):
-            return found.put_into(self.partial)
-        self.partial.link(found.copy, found.info, self._sidecar(found.sha256))
+    def _admits(self, source: Source) -> bool:
+        """Whether this reader may have the bytes. The lock is held."""
         return True
 
-    def _take_nothing(self, adoption: Adoption, found: VerifiedCopy | VerifiedLink | None) -> None:
-        if isinstance(found, VerifiedCopy):
-            found.discard()
-        adoption.give_up()
-        with self._changed:
-            overdue = self._taking and self._digest.complete
-            self._taking = False
-        if overdue:
-            self._conclude()
-
-    def _is_wanted(self) -> bool:
-        with self._changed:
-            return not self.stopped(whole=True)
-
     def _bring(self, part: Part) -> None:
-        adoption = self._adoption
-        if adoption is not None and adoption.wait() and not self._more_room(self):
-            adoption.cancel()
-        try:
-            self._fetching.run(part)
-        except UpstreamError:
-            if adoption is None or not adoption.wait_for_the_end():
-                raise
+        self._fetching.run(part)
+
+    def _may_conclude(self) -> bool:
+        """Whether what was downloaded may be judged now. The lock is held."""
+        return True
 
     # -- jobs
 
@@ -424,7 +344,7 @@ class Fill:
     def _conclude(self) -> None:
         """Compare the digest; release readers at once, then make the blob durable."""
         with self._changed:
-            if self._taking:
+            if not self._may_conclude():
                 return
         if not self._digest.matches:
             for source in self._ways():

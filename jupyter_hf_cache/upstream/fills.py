@@ -10,6 +10,7 @@ Not responsible for: the download itself (`upstream.fill`), or following another
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import threading
 import time
@@ -26,6 +27,7 @@ from jupyter_hf_cache.errors import (
 )
 from jupyter_hf_cache.storage.budget import Budget, Reservation
 from jupyter_hf_cache.storage.interface import BlobId, BlobStore, Partial, Stage
+from jupyter_hf_cache.upstream.adopting import AdoptingFill, may_adopt
 from jupyter_hf_cache.upstream.fill import Fill
 from jupyter_hf_cache.upstream.fill_report import FillReport, report
 from jupyter_hf_cache.upstream.following import Following
@@ -135,7 +137,7 @@ class Fills:
             logger.info("streaming %s through unkept: %s", blob, reason)
             return None
         if growing is None or self._has_room(growing, part):
-            if isinstance(growing, Fill):
+            if isinstance(growing, AdoptingFill):
                 growing.adopt(self._make_room_for_two)
             return growing
         growing.leave()
@@ -287,7 +289,10 @@ class Fills:
         if partial is None:
             reservation.release(kept=False)
             return None
-        fill = Fill(
+        make: Callable[..., Fill] = Fill
+        if source.own is not None and attempt == 1 and may_adopt(partial):
+            make = functools.partial(AdoptingFill, own=source.own)
+        fill = make(
             blob,
             partial,
             source,
