@@ -214,7 +214,7 @@ class CacheService:
         self._reconciling.stop()
         with contextlib.suppress(StorageError):
             self.ready.settle()
-            self.usage.flush()
+            self.usage.close()
         self.budget.close()
         with self._lock:
             clients, self._clients = list(self._clients.values()), {}

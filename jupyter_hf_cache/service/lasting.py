@@ -47,7 +47,7 @@ class Lasting:
 
     def close(self) -> None:
         """Write what is pending and close the tables."""
-        self.keys.flush()
+        self.keys.close()
         for table in self.tables.values():
             table.close()
         self.generations.close()

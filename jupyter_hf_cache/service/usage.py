@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections import Counter
 from datetime import datetime, timezone
 
 from jupyter_hf_cache.errors import StorageError
+from jupyter_hf_cache.storage.delayed import Delayed
 from jupyter_hf_cache.storage.state import StateTable, key_of
 
 logger = logging.getLogger(__name__)
@@ -30,13 +30,16 @@ NAMES = (
 
 
 class Usage:
-    """Counters per day in a state table, written in batches. Thread-safe."""
+    """Counters per day in a state table, of all processes together. Thread-safe.
+
+    What is counted here is written within half a minute.
+    """
 
     def __init__(self, table: StateTable) -> None:
         self._table = table
         self._lock = threading.Lock()
         self._pending: Counter[str] = Counter()
-        self._flushed = time.monotonic()
+        self._writing = Delayed(_FLUSH_SECONDS, self._try_flush)
 
     def hit(self, size: int) -> None:
         """An answer of `size` bytes came from disk."""
@@ -73,7 +76,6 @@ class Usage:
         """
         with self._lock:
             pending, self._pending = self._pending, Counter()
-            self._flushed = time.monotonic()
         if not pending:
             return
         try:
@@ -89,16 +91,25 @@ class Usage:
             raise
 
     def add(self, **counts: int) -> None:
-        """Count several things at once, each by its name in `NAMES`; writes now and then."""
+        """Count several things at once, each by its name in `NAMES`; does not block."""
         with self._lock:
             self._pending.update(counts)
-            due = time.monotonic() - self._flushed > _FLUSH_SECONDS
-        if due:
-            try:
-                self.flush()
-            except StorageError as error:
-                # No reason to refuse the answer that is being counted.
-                logger.warning("usage is not written: %s", error.message)
+        self._writing.want()
+
+    def close(self) -> None:
+        """Write what was collected, and nothing afterwards.
+
+        Raises:
+            StorageError: the disk refuses; it is lost.
+        """
+        self._writing.stop()
+        self.flush()
+
+    def _try_flush(self) -> None:
+        try:
+            self.flush()
+        except StorageError as error:
+            logger.warning("usage is not written: %s", error.message)
 
 
 def _today() -> str:

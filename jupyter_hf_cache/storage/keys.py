@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from jupyter_hf_cache.errors import BadRequest, StorageError
+from jupyter_hf_cache.storage.delayed import Delayed
 from jupyter_hf_cache.storage.generations import Generations
 from jupyter_hf_cache.storage.state import StateTable, key_of
 
@@ -43,9 +44,9 @@ class NamedKey:
 class Keys:
     """Named keys in the table `access`. Thread-safe.
 
-    `is_current`, `name_of` and `is_flush_due` answer from memory, for the event loop; the rest
-    blocks on disk. A key that is made or revoked is announced (`access`). With the table all keys
-    are lost: nobody is let in by one.
+    `is_current` and `name_of` answer from memory, for the event loop; the rest blocks on disk. A
+    key that is made or revoked is announced (`access`). With the table all keys are lost: nobody is
+    let in by one.
 
     Args:
         clock: Unix time in seconds.
@@ -64,7 +65,7 @@ class Keys:
         self._names: dict[str, str] = {}
         self._seen = -1
         self._used: dict[str, float] = {}
-        self._flushed = clock()
+        self._writing = Delayed(_FLUSH_SECONDS, self.flush)
 
     def create(self, name: str, verifier: str, expires: float | None) -> None:
         """Make a key known.
@@ -129,18 +130,13 @@ class Keys:
         if name is not None:
             with self._lock:
                 self._used[name] = self._clock()
+            self._writing.want()
         return name
-
-    @property
-    def is_flush_due(self) -> bool:
-        """Whether uses were noted a while ago that are not written yet."""
-        return bool(self._used) and self._clock() - self._flushed >= _FLUSH_SECONDS
 
     def flush(self) -> None:
         """Write when keys were used."""
         with self._lock:
             used, self._used = self._used, {}
-            self._flushed = self._clock()
         try:
             for name, when in used.items():
                 with self._table.transact():
@@ -150,6 +146,11 @@ class Keys:
                         )
         except StorageError as error:
             logger.warning("when keys were used is not written: %s", error.message)
+
+    def close(self) -> None:
+        """Write what is pending, and nothing afterwards."""
+        self._writing.stop()
+        self.flush()
 
 
 def _row_of(name: str) -> str:

@@ -155,8 +155,12 @@ class Rights:
             if had or self._read(key) is not None:
                 try:
                     self._table.delete(_row_of(key))
-                finally:
+                except StorageError:
                     self._generations.advance("access")
+                    # Once more: the counter made the memory forget it, and the row is still there.
+                    self._memory.put(key, None, written=False)
+                    raise
+                self._generations.advance("access")
 
     def note_refusal(
         self, scope: str, identity: str, repo: RepoRef, status: int, code: str | None

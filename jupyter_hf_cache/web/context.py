@@ -195,10 +195,7 @@ class WebContext:
         keys = self.service.keys
         if not keys.is_current:
             await self.run(keys.load)
-        name = keys.name_of(verifier)
-        if keys.is_flush_due:
-            self.pools.metadata.submit(keys.flush)
-        return name
+        return keys.name_of(verifier)
 
     async def run(self, function: Callable[..., T], *args: object) -> T:
         """Run blocking metadata work (tables, upstream questions) in its pool."""

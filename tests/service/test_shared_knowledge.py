@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from jupyter_hf_cache.errors import StorageError
 from jupyter_hf_cache.service.changes import Changes
 from jupyter_hf_cache.service.claims import Claims
 from jupyter_hf_cache.storage.generations import Generations
@@ -54,6 +55,20 @@ def test_a_right_that_is_taken_back_ends_everywhere(rights: tuple[Rights, Rights
     here, there = rights
     there.revoke(*WHO)
     assert [here.verdict(*WHO, subject) for subject in Subject] == [None, None]
+
+
+def test_a_right_that_a_disk_keeps_is_taken_back_all_the_same(
+    rights: tuple[Rights, Rights], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, _ = rights
+
+    def refuse(*_: object) -> None:
+        raise StorageError("full")
+
+    monkeypatch.setattr(StateTable, "delete", refuse)
+    with pytest.raises(StorageError):
+        here.revoke(*WHO, Subject.FILES)
+    assert here.verdict(*WHO) is None
 
 
 def test_a_repo_that_becomes_gated_is_closed_everywhere(rights: tuple[Rights, Rights]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -95,15 +96,27 @@ def test_uses_are_written_in_batches(open_keys: Open, clock: Clock) -> None:
     here, there = open_keys(), open_keys()
     here.create("ci", "proof", None)
     assert known(here, "proof") == "ci"
-    assert not here.is_flush_due
-    clock.now += 31
-    assert here.is_flush_due
+    assert there.all()[0].used is None
     here.flush()
-    assert not here.is_flush_due
     assert there.all()[0].used == 1_000_000.0
+    clock.now += 31
     known(there, "proof")
-    there.flush()
+    there.close()
     assert here.all()[0].used == 1_000_031.0
+
+
+def test_a_use_is_written_though_nothing_else_happens(
+    open_keys: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jupyter_hf_cache.storage.keys._FLUSH_SECONDS", 0.01)
+    here, there = open_keys(), open_keys()
+    here.create("ci", "proof", None)
+    known(here, "proof")
+    end = time.monotonic() + 30
+    while there.all()[0].used is None:
+        assert time.monotonic() < end, "it was not written"
+        time.sleep(0.01)
+    here.close()
 
 
 def test_the_latest_use_of_several_processes_counts(open_keys: Open, clock: Clock) -> None:
