@@ -32,7 +32,8 @@ How to read the table:
   they are of the slowest. CPU seconds per GiB are of the server's processes alone. RssAnon
   (anonymous memory, without the page cache) is the highest seen while downloads ran.
 - Cold means that the cache forgot the repo, metadata and bytes, before each download. "sent by the
-  Hub" is 1 when the Hub sent each byte once, for however many clients.
+  Hub" is 1 when the Hub sent each byte once, for however many clients. The CPU of a cold download
+  includes checking its digest, which nginx and olah do not do.
 - "Hub at 40 MiB/s per connection": the direct download has one connection, as every client of the
   Hub has; `beside` is that.
 - Latencies of the UI are of `GET /api/status` of the Jupyter server, once every few milliseconds on

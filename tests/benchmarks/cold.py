@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 from .effort import Effort
@@ -22,6 +22,7 @@ from .rounds import Figures, Measured, interleave
 from .servers import Site
 
 _FILL_POLL = 0.02
+_GIB = 1024 * MIB
 
 
 def cold(site: Site, effort: Effort) -> Iterator[Row]:
@@ -55,7 +56,7 @@ def _capped(site: Site, effort: Effort, cap: int, rounds: int) -> Iterator[Row]:
     )
     direct = ("direct", "direct")
     for clients in (1, 4):
-        what = f"cold {effort.mib} MiB, Hub at {cap} MiB/s, {_clients(clients)}"
+        what = _capped_title(effort, cap, clients)
         unit = "MiB/s each" if clients > 1 else "MiB/s"
         for place in ours:
             name = f"{place.name} {clients}"
@@ -67,12 +68,31 @@ def _capped(site: Site, effort: Effort, cap: int, rounds: int) -> Iterator[Row]:
             for peer in peers:
                 yield measured.row(what, peer.name, unit, "speed", beside=direct)
     if everybody:
+        yield from _cpu(measured, _capped_title(effort, cap, 1), ours, peers)
         yield from _first_bytes(measured, [p.name for p in ours], [p.name for p in peers])
         for place in ours:
             yield measured.row(
                 f"cold {effort.mib} MiB, 4 clients: RssAnon", place.name, "MiB", "memory",
                 name=f"{place.name} 4", limit=("≤ 200 MiB", 200.0),
             )  # fmt: skip
+
+
+def _capped_title(effort: Effort, cap: int, clients: int) -> str:
+    return f"cold {effort.mib} MiB, Hub at {cap} MiB/s, {_clients(clients)}"
+
+
+def _cpu(
+    measured: Measured, what: str, ours: Sequence[Place], peers: Sequence[Place]
+) -> Iterator[Row]:
+    """What receiving, checking, writing and sending cost the server; nginx checks nothing."""
+    proxy = "nginx proxy_cache"
+    beside = (proxy, proxy) if measured.took_part(proxy) else None
+    for place in (*ours, *peers):
+        name = f"{place.name} 1" if place in ours else place.name
+        yield measured.row(
+            f"{what}: CPU", place.name, "s/GiB", "cpu", name=name,
+            beside=None if place.name == proxy else beside,
+        )  # fmt: skip
 
 
 def _first_bytes(measured: Measured, ours: list[str], peers: list[str]) -> Iterator[Row]:
@@ -173,6 +193,7 @@ def _through(site: Site, place: Place, repo: str, size: int, clients: int) -> Fi
     place.settle()
     return {
         "speed": size / MIB / done.seconds,
+        "cpu": watch.cpu * _GIB / size,
         "first": 1000 * done.first_byte,
         "last": 1000 * done.last_first_byte,
         "sent": sent["cdn_bytes"] / size,

@@ -17,9 +17,9 @@ CONFIG = "config.json"
 MODEL = "model.bin"
 
 
-def url_of(endpoint: str, repo: str, file: str = MODEL) -> str:
+def url_of(endpoint: str, repo: str, file: str = MODEL, revision: str = "main") -> str:
     """Where a file is at a Hub, or at what looks like one."""
-    return f"{endpoint}/{repo}/resolve/main/{file}"
+    return f"{endpoint}/{repo}/resolve/{revision}/{file}"
 
 
 class Place(ABC):

@@ -36,12 +36,12 @@ def startup(site: Site, effort: Effort) -> Iterator[Row]:
     serve = StandAloneServer(site.work / "start-serve", site.hub, environ=site.environ)
     jupyter = JupyterServer(site.work / "start-jupyter", site.hub, environ=site.environ)
     bare = BareJupyterServer(site.work / "start-bare", site.hub, environ=site.environ)
-    _keep_small_file(serve, lambda: serve.endpoint)
+    commit = _keep_small_file(serve, lambda: serve.endpoint)
     _keep_small_file(jupyter, lambda: jupyter.endpoint)
     measured = interleave(
         effort.rounds,
         {
-            "serve": partial(_serve, site, serve),
+            "serve": partial(_serve, site, serve, commit),
             "bare": partial(_jupyter, bare),
             "jupyter": partial(_jupyter, jupyter),
         },
@@ -66,14 +66,19 @@ def _compared(measured: Measured) -> Iterator[Row]:
         )  # fmt: skip
 
 
-def _keep_small_file(server: ServerProcess, endpoint: Callable[[], str]) -> None:
+def _keep_small_file(server: ServerProcess, endpoint: Callable[[], str]) -> str:
+    """Download it once; the commit it belongs to."""
     with server:
-        requests.get(url_of(endpoint(), BIG, CONFIG), timeout=30).raise_for_status()
+        answer = requests.get(url_of(endpoint(), BIG, CONFIG), timeout=30)
+        answer.raise_for_status()
+        return answer.headers["X-Repo-Commit"]
 
 
-def _serve(site: Site, server: StandAloneServer) -> Figures:
+def _serve(site: Site, server: StandAloneServer, commit: str) -> Figures:
     site.count()
-    first = _start(server, lambda: requests.get(url_of(server.endpoint, BIG, CONFIG), timeout=30))
+    # By its commit: whether a branch has moved would be asked of the Hub after a while.
+    url = url_of(server.endpoint, BIG, CONFIG, commit)
+    first = _start(server, lambda: requests.get(url, timeout=30))
     try:
         asked = site.count()["requests"]
         time.sleep(_REST_SECONDS)
