@@ -13,7 +13,7 @@ from serving import RunningCache
 
 from jupyter_hf_cache.errors import NotFound, StorageError
 from jupyter_hf_cache.service.inventory import Inventory
-from jupyter_hf_cache.service.usage import Usage
+from jupyter_hf_cache.service.usage import NAMES, Usage
 from jupyter_hf_cache.storage.records import RepoRef
 from jupyter_hf_cache.storage.state import StateTable
 
@@ -220,6 +220,7 @@ class TestUsage:
         usage.fetched(7)
         usage.saved_call()
         counted = {
+            **dict.fromkeys(NAMES, 0),
             "hits": 2,
             "misses": 1,
             "bytes_from_cache": 15,
