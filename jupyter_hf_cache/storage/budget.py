@@ -362,6 +362,7 @@ class Budget:
             stopped: whether to leave it at that; asked often.
         """
         self._store.tidy()
+        self._ledger.tidy()
         with self._lock:
             self._reclaim()
         found = itertools.chain(self._kept_without_record(), self._lying_about())

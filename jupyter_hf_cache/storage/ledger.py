@@ -35,6 +35,7 @@ from jupyter_hf_cache.errors import StorageError
 logger = logging.getLogger(__name__)
 
 _BUSY_SECONDS = 10.0
+_OLD_SECONDS = 3600.0
 _PAGE = 500
 _LAST = "\U0010ffff"
 _SCHEMA = """
@@ -242,6 +243,14 @@ class Ledger:
         except (filelock.Timeout, OSError):
             return True
         return False
+
+    def tidy(self) -> None:
+        """Remove the marks of processes that were killed long ago."""
+        for mark in self._directory.glob("*.alive"):
+            with contextlib.suppress(OSError):
+                # A new one is there for a moment before its process has locked it.
+                if time.time() - mark.stat().st_mtime > _OLD_SECONDS:
+                    self.lives(mark.stem)
 
     def _life_of(self, token: str) -> filelock.BaseFileLock:
         path = self._directory / f"{token}.alive"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import stat
 import threading
@@ -125,6 +126,21 @@ class TestOwners:
         mark.touch()
         assert not ledger.lives("killed")
         assert not mark.exists()
+
+    def test_old_marks_go_and_those_of_the_living_stay(
+        self, ledger: Ledger, tmp_path: Path
+    ) -> None:
+        old, new = tmp_path / "old.alive", tmp_path / "new.alive"
+        mine = tmp_path / f"{ledger.token}.alive"
+        other = Ledger(tmp_path)
+        for mark in (old, new):
+            mark.touch()
+        for mark in (old, mine, tmp_path / f"{other.token}.alive"):
+            os.utime(mark, (0, 0))
+        ledger.tidy()
+        assert not old.exists() and new.exists()
+        assert ledger.lives(other.token) and other.lives(ledger.token)
+        other.close()
 
 
 class TestDamage:
