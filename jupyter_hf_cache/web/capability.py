@@ -29,6 +29,7 @@ _NAMED = "2"
 _NEVER = 0
 _RANDOM_BYTES = 16
 _CONTEXT = b"jupyter-hf-cache capability\0"
+_GENUINE_IN_MEMORY = 1000
 _SEGMENT = re.compile(r"[A-Za-z0-9_.-]{1,512}")
 _IN_URL = re.compile(r"(pulp/content/~)[^/?#\s\"']*")
 _SECRET_QUERY = re.compile(r"([?&](?:[^=&\s]*token[^=&\s]*|_xsrf)=)[^&#\s]*", re.IGNORECASE)
@@ -50,7 +51,7 @@ class Grant:
 
 
 class Capabilities:
-    """Issues and checks capabilities. Thread-safe: it holds no state but its keys.
+    """Issues and checks capabilities. Thread-safe.
 
     Args:
         keys: the first one signs, all of them are accepted. To rotate, put a new key in front and
@@ -64,6 +65,7 @@ class Capabilities:
         self._keys = {_key_id(key): key for key in reversed(keys)}
         self._signing = _key_id(keys[0])
         self._clock = clock
+        self._genuine: dict[str, Grant] = {}
 
     def issue(self, lifetime: float, subject: str = "") -> str:
         """A new capability (without the leading `~`).
@@ -90,6 +92,20 @@ class Capabilities:
     def verify(self, capability: str) -> Grant | None:
         """What it grants, or None: malformed, made with another key, changed, or expired. Of a
         named key the list has to be asked besides."""
+        grant = self._genuine.get(capability)
+        if grant is None:
+            grant = self._read(capability)
+            if grant is None:
+                return None
+            if len(self._genuine) >= _GENUINE_IN_MEMORY:
+                self._genuine.clear()
+            # Every request of a client brings the same one.
+            self._genuine[capability] = grant
+        never = bool(grant.verifier) and grant.expires == _NEVER
+        return grant if never or grant.expires > self._clock() else None
+
+    def _read(self, capability: str) -> Grant | None:
+        """What a capability says, expired or not; None if it was not made with our key."""
         fields = capability.split(".")
         if _SEGMENT.fullmatch(capability) is None or len(fields) not in (4, 5):
             return None
@@ -106,8 +122,6 @@ class Capabilities:
             until = int(expires, 16)
             subject = _decode(fields[3]).decode() if len(fields) == 5 and not named else ""
         except (ValueError, binascii.Error):
-            return None
-        if until <= self._clock() and not (named and until == _NEVER):
             return None
         return Grant(subject, until, verifier_of(capability) if named else "")
 

@@ -149,3 +149,21 @@ def test_logs_show_no_secret(text: str, expected: str) -> None:
 def test_capabilities_need_a_key() -> None:
     with pytest.raises(ValueError, match="key"):
         Capabilities([])
+
+
+def test_one_that_was_good_a_moment_ago_expires_all_the_same() -> None:
+    now = 1000.0
+    capabilities = Capabilities([b"k" * 32], clock=lambda: now)
+    issued = capabilities.issue(10.0, "alice")
+    assert capabilities.verify(issued) == capabilities.verify(issued) == Grant("alice", 1010)
+    now = 1010.0
+    assert capabilities.verify(issued) is None
+
+
+def test_what_is_remembered_of_good_ones_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jupyter_hf_cache.web.capability._GENUINE_IN_MEMORY", 3)
+    capabilities = Capabilities([b"k" * 32])
+    for number in range(10):
+        assert capabilities.verify(capabilities.issue(10.0, str(number))) is not None
+        assert capabilities.verify("1.nonsense.ff.x") is None
+    assert len(capabilities._genuine) <= 3
