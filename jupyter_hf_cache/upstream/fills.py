@@ -214,15 +214,11 @@ class Fills:
         seen yet."""
         try:
             fill = free and self._start(blob, size, source, range_safe=range_safe, room=room)
-            reason = None
         except StorageError as full:
-            fill, reason = None, full
-        if fill:
-            return fill
-        following = self._neighbours.follow(blob, size, source, range_safe=range_safe)
-        if following is None and reason is not None:
-            raise NotNow(reason.message)
-        return following
+            if self._store.is_idle(blob):
+                raise NotNow(full.message) from full
+            fill = None
+        return fill or self._neighbours.follow(blob, size, source, range_safe=range_safe)
 
     def _has_room(self, growing: Fill | Following, part: tuple[int, int] | None) -> bool:
         if isinstance(growing, Following):

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from jupyter_hf_cache.errors import HfCacheError, StorageError, UpstreamError
+from jupyter_hf_cache.errors import FillInterrupted, HfCacheError, StorageError, UpstreamError
 from jupyter_hf_cache.storage.interface import BlobId, BlobStore, Foreign, Span
 from jupyter_hf_cache.upstream.attendance import Attendance
 from jupyter_hf_cache.upstream.fill import Fill
@@ -142,6 +142,9 @@ class Neighbours:
                 return
             if self._store.is_idle(following.blob):
                 self._take_over(following)
+        except StorageError as error:
+            # Who was sent nothing yet asks again, and is served without a fill.
+            following.fail(FillInterrupted(error.message))
         except HfCacheError as error:
             following.fail(error)
         finally:

@@ -371,6 +371,7 @@ class TestStopping:
         upstream.delivered = 0
         second = House(tmp_path / "cache")
         assert second.download() == DATA
+        upstream.wait_for(lambda: upstream.delivered >= SIZE - MIB)
         assert upstream.delivered == SIZE - MIB
         second.close()
 

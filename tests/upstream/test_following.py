@@ -126,6 +126,7 @@ class TestTogether:
         with ThreadPoolExecutor(20) as pool:
             bodies = list(pool.map(lambda n: fetch(houses[n % 2]), range(20)))
         assert set(bodies) == {DATA}
+        upstream.wait_for(lambda: upstream.delivered >= SIZE)
         assert upstream.delivered == SIZE
 
     def test_what_a_follower_wants_is_fetched_by_the_owner(
@@ -242,6 +243,24 @@ class TestTakingOver:
         assert houses[1].fills.running(BLOB) is not None
         follower.leave()
         owner.leave()
+
+    def test_without_room_who_was_given_nothing_asks_again(
+        self, tmp_path: Path, upstream: Upstream
+    ) -> None:
+        large, small = House(tmp_path / "cache"), House(tmp_path / "cache", limit=SIZE - 1)
+        upstream.hold(0)
+        owner = large.open()
+        owner.want_all()
+        follower = small.open(source("you"))
+        follower.want_all()
+        large.fills.stop()
+        owner.leave()
+        with pytest.raises(FillInterrupted):
+            follow(follower, 0, SIZE, completing=True)
+        follower.leave()
+        assert small.fills.open(BLOB, SIZE, source("you"), range_safe=True) is None
+        small.close()
+        large.close()
 
 
 class TestDamage:
