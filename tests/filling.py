@@ -115,10 +115,11 @@ class Upstream:
             if not self._pass(start, end, offset, go_on):
                 return
             piece = self.data[offset : min(offset + STEP, end)]
-            sink(offset, piece)
             with self._changed:
+                # Before it is: the last piece ends the fill, and with it the test.
                 self.delivered += len(piece)
                 self._changed.notify_all()
+            sink(offset, piece)
             if not go_on():
                 return
 
