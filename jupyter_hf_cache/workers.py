@@ -272,6 +272,8 @@ class Supervisor:
         for worker in self._workers.values():
             worker.stop(order)
         waits = [asyncio.create_task(one.process.wait()) for one in self._workers.values()]
+        if not waits:
+            return
         try:
             await asyncio.wait(waits, timeout=seconds + CLOSE_SECONDS + _GRACE_SECONDS)
         finally:

@@ -135,6 +135,16 @@ def test_it_stops_while_workers_still_start(make: Make, tmp_path: Path) -> None:
         os.kill(int(started.name), 0)
 
 
+def test_it_stops_before_any_worker_is_started(make: Make, tmp_path: Path) -> None:
+    async def main() -> None:
+        stop = Stop()
+        stop.ask()
+        assert await make(OBEDIENT).start(stop) is None
+
+    run(main)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_who_does_not_end_is_killed(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         supervisor, stop = make(DEAF), Stop()
