@@ -31,6 +31,7 @@ from typing import Any
 import filelock
 
 from jupyter_hf_cache.errors import StorageError
+from jupyter_hf_cache.storage.state import is_damage
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +126,7 @@ class Ledger:
         try:
             return _connect(path)
         except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError) and "malformed" not in str(error):
+            if not is_damage(error):
                 raise
             self.was_corrupt = True
             aside = f"ledger.corrupt-{time.time_ns()}"

@@ -35,6 +35,11 @@ _PAGE = 200
 _ROWS = "SELECT key, mode, filename, value FROM Cache WHERE key "
 _RANGE_FROM = _ROWS + ">= ? AND key < ? ORDER BY key LIMIT ?"
 _RANGE_BEHIND = _ROWS + "> ? AND key < ? ORDER BY key LIMIT ?"
+# What SQLite says when a sound table cannot be opened now.
+_IN_THE_WAY = (
+    "lock", "busy", "full", "readonly", "read-only", "unable to open", "i/o error", "memory",
+    "interrupted", "permission",
+)  # fmt: skip
 _COUNT = "SELECT COUNT(*) FROM Cache WHERE key >= ? AND key < ?"
 _BEYOND = (
     "SELECT key FROM Cache WHERE key >= ? AND key < ? ORDER BY store_time DESC LIMIT -1 OFFSET ?"
@@ -104,8 +109,9 @@ class StateTable:
         try:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._cache = self._open()
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError) and not _says_malformed(error):
+        except (sqlite3.DatabaseError, ValueError, TypeError, LookupError) as error:
+            # The latter are what diskcache makes of damaged settings of its own.
+            if not is_damage(error):
                 raise StorageError(
                     f"The state in {directory} cannot be opened: {error}."
                 ) from error
@@ -261,5 +267,9 @@ class StateTable:
             ) from error
 
 
-def _says_malformed(error: Exception) -> bool:
-    return any(word in str(error) for word in ("malformed", "not a database", "no such column"))
+def is_damage(error: Exception) -> bool:
+    """Return whether a table that cannot be opened is damaged: anything but a disk or a process
+    that is in the way."""
+    if not isinstance(error, sqlite3.OperationalError):
+        return True
+    return not any(words in str(error).lower() for words in _IN_THE_WAY)

@@ -144,6 +144,15 @@ class TestOwners:
 
 
 class TestDamage:
+    def test_one_of_an_unknown_format_is_moved_aside(self, tmp_path: Path) -> None:
+        Ledger(tmp_path).close()
+        with (tmp_path / "ledger.db").open("r+b") as file:
+            file.seek(44)  # the schema's format
+            file.write(b"\xff\xff\xff\xff")
+        ledger = Ledger(tmp_path)
+        assert ledger.was_corrupt
+        ledger.close()
+
     @pytest.mark.parametrize(
         "contents", [b"not a database" * 1000, b"SQLite format 3\0" + b"x" * 9]
     )

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import diskcache
 import pytest
 
 from jupyter_hf_cache.errors import StorageError
@@ -233,7 +234,13 @@ class TestDamage:
         return StateTable(directory)
 
     @pytest.mark.parametrize(
-        ("damage", "at"), [(b"no database at all", 0), (b"\xff" * 40_000, 4096), (None, 0)]
+        ("damage", "at"),
+        [
+            (b"no database at all", 0),
+            (b"\xff" * 40_000, 4096),
+            (b"\xff\xff\xff\xff", 44),  # the schema's format
+            (None, 0),
+        ],
     )
     def test_a_corrupt_table_is_moved_aside_and_starts_anew(
         self, tmp_path: Path, damage: bytes | None, at: int
@@ -250,6 +257,25 @@ class TestDamage:
         again = StateTable(directory)
         assert not again.was_corrupt
         again.close()
+
+    @pytest.mark.parametrize(
+        "error", [UnicodeDecodeError("utf-8", b"\x82", 0, 1, "no"), TypeError("no"), KeyError("no")]
+    )
+    def test_whatever_diskcache_stumbles_over_is_damage(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+    ) -> None:
+        StateTable(tmp_path / "table").close()
+        cache, errors = diskcache.Cache, [error]
+
+        def stumble(*args: object, **options: object) -> diskcache.Cache:
+            if errors:
+                raise errors.pop()
+            return cache(*args, **options)
+
+        monkeypatch.setattr(diskcache, "Cache", stumble)
+        table = StateTable(tmp_path / "table")
+        assert table.was_corrupt
+        table.close()
 
     def test_two_corrupt_tables_in_one_second_are_both_kept(self, tmp_path: Path) -> None:
         for _ in range(2):
