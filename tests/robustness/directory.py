@@ -152,7 +152,8 @@ def small_disk(directory: Path, size: int) -> Iterator[Path]:
     try:
         yield directory
     finally:
-        subprocess.run(["umount", str(directory)], check=True)
+        # Lazily: what this process looked at last, another thread of it may still have open.
+        subprocess.run(["umount", "--lazy", str(directory)], check=True)
 
 
 def copy_crudely(source: Path, target: Path) -> None:
