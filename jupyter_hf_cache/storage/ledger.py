@@ -125,7 +125,8 @@ class Ledger:
         path = self._directory / "ledger.db"
         try:
             return _connect(path)
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            # The latter where damaged names are in the words of the former.
             if not is_damage(error):
                 raise
             self.was_corrupt = True

@@ -144,6 +144,16 @@ class TestOwners:
 
 
 class TestDamage:
+    def test_one_with_damaged_names_is_moved_aside(self, tmp_path: Path) -> None:
+        Ledger(tmp_path).close()
+        file = tmp_path / "ledger.db"
+        data = file.read_bytes()
+        assert b"TABLE entry" in data
+        file.write_bytes(data.replace(b"entry", b"\x82ntry").replace(b"CREATE", b"CR\x82ATE"))
+        ledger = Ledger(tmp_path)
+        assert ledger.was_corrupt
+        ledger.close()
+
     def test_one_of_an_unknown_format_is_moved_aside(self, tmp_path: Path) -> None:
         Ledger(tmp_path).close()
         with (tmp_path / "ledger.db").open("r+b") as file:
