@@ -214,6 +214,9 @@ class LocalBlobStore:
                 return True
         except filelock.Timeout:
             return False
+        except OSError:
+            # The disk refuses to make the lock's file, so there is none that anybody could hold.
+            return True
 
     def _lease(self, name: str) -> filelock.BaseFileLock:
         """The lock file is never removed: two who wait for two files of one name both get in."""
