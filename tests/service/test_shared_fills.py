@@ -109,13 +109,30 @@ def wait_until(condition: Callable[[], bool]) -> None:
 Start = Callable[[int], list[Process]]
 
 
-def test_many_clients_of_three_processes_cost_one_transfer(start: Start, hub: FakeHub) -> None:
-    processes = start(3)
+@pytest.mark.parametrize("count", [1, 3])
+def test_fifty_cold_clients_cost_one_transfer_and_all_begin_before_it_ends(
+    start: Start, hub: FakeHub, count: int
+) -> None:
+    processes = start(count)
     hub.rate = 16.0 * MIB
-    with ThreadPoolExecutor(30) as pool:
-        bodies = list(pool.map(lambda n: processes[n % 3].whole() == BIG.read(0, SIZE), range(30)))
-    assert all(bodies)
-    assert hub.counters.bytes("cdn") == SIZE
+    hub.fault("stall", "", host="cdn", at=8 * MIB)
+
+    def let_go_on() -> None:
+        assert hub.faults.wait_until_stalled(timeout=SECONDS)
+        hub.faults.release()
+
+    all_began = threading.Barrier(50, action=let_go_on)
+
+    def download(number: int) -> bool:
+        with processes[number % count].get() as answer:
+            head = answer.raw.read(MIB)
+            all_began.wait(SECONDS)
+            return bool(head + answer.raw.read() == BIG.read(0, SIZE))
+
+    with ThreadPoolExecutor(50) as pool:
+        assert all(pool.map(download, range(50)))
+    # What is on its way to a connection that makes room for others may come twice.
+    assert SIZE <= hub.counters.bytes("cdn") < SIZE + 8 * MIB
 
 
 def test_a_follower_sees_bytes_while_they_arrive(start: Start, hub: FakeHub) -> None:
