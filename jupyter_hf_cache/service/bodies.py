@@ -287,6 +287,9 @@ class Bodies:
             reader.close()
             raise
         reader.close()
+        if self._store.sidecar(blob) is None:
+            # Deleted since it was opened.
+            return None
         raise UpstreamError(
             "The upstream names the digest of a file kept from elsewhere, but does not deliver its "
             "bytes."

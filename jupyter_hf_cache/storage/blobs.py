@@ -142,13 +142,17 @@ class LocalBlobStore:
             fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         except OSError:
             return self.linked.open(blob)
+        _lock(fd, shared=True)
         info = os.fstat(fd)
+        if info.st_nlink == 0:
+            # Evicted between opening and locking.
+            os.close(fd)
+            return None
         if not self._is_sound(fd, blob, info):
             os.close(fd)
             logger.warning("kept blob %s is damaged or has lost its sidecar; removing it", blob)
             self.delete(blob)
             return None
-        _lock(fd, shared=True)
         return LocalBlobReader(fd, info.st_size)
 
     def _is_sound(self, fd: int, blob: BlobId, info: os.stat_result) -> bool:

@@ -217,7 +217,9 @@ class Fetching:
                 return False
             if not part.moving or not self._ranged:
                 return True
-            return self._covered_from(part.start, part) - part.start < NEAR
+            # Where others bring pieces, they are many: reading over each would fetch them twice.
+            most = NEAR if self._under_way.lanes == 1 else 1
+            return self._covered_from(part.start, part) - part.start < most
 
     def _covered_from(self, offset: int, part: Part) -> int:
         """Return the end of what is there or under way elsewhere, from `offset` on."""

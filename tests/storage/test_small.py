@@ -159,16 +159,16 @@ class TestKeeping:
     def test_a_disk_that_refuses_leaves_no_blob(
         self, store: LocalBlobStore, blob: BlobId, monkeypatch: pytest.MonkeyPatch, fails: str
     ) -> None:
-        real = os.replace
+        real = Path.replace
 
-        def refuse(source: Path, target: Path) -> None:
-            if (Path(target).suffix == ".json") == (fails == "sidecar"):
+        def refuse(source: Path, target: Path) -> Path:
+            if (target.suffix == ".json") == (fails == "sidecar"):
                 raise OSError("full")
-            real(source, target)
+            return real(source, target)
 
         partial = received(store, blob)
         with monkeypatch.context() as patch:
-            patch.setattr(os, "replace", refuse)
+            patch.setattr(Path, "replace", refuse)
             with pytest.raises(OSError, match="full"):
                 partial.commit(SIDECAR)
         assert store.open(blob) is None and list(store.blobs()) == []
