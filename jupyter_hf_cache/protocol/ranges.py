@@ -17,7 +17,8 @@ MAX_RANGES = 64
 _UNIT = re.compile(r"\s*bytes\s*=", re.IGNORECASE)
 _SPEC = re.compile(r"([0-9]*)-([0-9]*)")
 _CONTENT_RANGE = re.compile(r"\s*bytes\s+([0-9]+)-([0-9]+)/([0-9]+|\*)\s*", re.IGNORECASE)
-_FAR_AWAY = 10**18
+_MOST_DIGITS = 1000
+_FAR_AWAY = 10**_MOST_DIGITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +134,7 @@ def _is_flood(ranges: list[ByteRange]) -> bool:
 
 
 def _number(digits: str) -> int:
-    """An int that is never too long for `int()`; what no file can reach counts as "far away"."""
+    """An int that is never too long for `int()`. What no file can reach keeps its order, for as
+    many digits as anybody writes, because a range whose end comes first is none."""
     digits = digits.lstrip("0") or "0"
-    return int(digits) if len(digits) <= 18 else _FAR_AWAY
+    return int(digits) if len(digits) <= _MOST_DIGITS else _FAR_AWAY

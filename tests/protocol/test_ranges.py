@@ -61,6 +61,7 @@ def test_ranges_are_read(header: str, expected: list[tuple[int, int]]) -> None:
         "bytes=a-b",
         "bytes=5-3",
         "bytes=0-1,5-3",
+        "bytes=10000000000000000000-1000000000000000000",
         "bytes=0x1-2",
         "bytes=1 - 2",
         "bytes=+1-2",
