@@ -195,11 +195,6 @@ class ReadyAnswers:
         proof = hashlib.blake2b(token.encode(), key=self._salt).digest() if token else b""
         return path, query, asker.kind, asker.via, proof, asker.same_machine
 
-    @property
-    def unsettled(self) -> bool:
-        """Whether something was counted that `settle` has not yet passed on."""
-        return self._calls > 0
-
     def settle(self) -> None:
         """Pass what was counted on to the day's counters and to the last-use times."""
         with self._lock:

@@ -43,7 +43,6 @@ from jupyter_hf_cache.storage.room import (
 logger = logging.getLogger(__name__)
 
 DEFAULT_LIMIT = 200 * 10**9
-DEFAULT_MIN_FREE = 10 * 10**9
 _BATCH = 100
 # A disk may give room back only some time after a deletion: it is asked again a few times, instead
 # of evicting until it has.
