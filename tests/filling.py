@@ -120,6 +120,9 @@ class Upstream:
                 self.delivered += len(piece)
                 self._changed.notify_all()
             sink(offset, piece)
+            with self._changed:
+                # What a test waits for may have come true with this piece.
+                self._changed.notify_all()
             if not go_on():
                 return
 

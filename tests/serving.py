@@ -8,6 +8,7 @@ Not responsible for: Jupyter (`tests/test_app.py`), or other processes (`tests/c
 from __future__ import annotations
 
 import asyncio
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -27,6 +28,15 @@ from jupyter_hf_cache.web.routes import routes
 
 BASE_URL = "/user/a%40b/"
 ADMIN = ("admin", "password")
+
+
+def lose(directory: Path) -> None:
+    """Remove a directory of tables.
+
+    A thread that ends late closes its connection late, and its SQLite files vanish with that.
+    """
+    while directory.exists():
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 class RunningCache:

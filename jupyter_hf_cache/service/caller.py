@@ -16,6 +16,7 @@ from jupyter_hf_cache.errors import Refused
 from jupyter_hf_cache.protocol.paths import HubRequest, Kind
 from jupyter_hf_cache.storage.records import ANONYMOUS, Credential, Distribution, Remote
 from jupyter_hf_cache.upstream.client import UpstreamClient
+from jupyter_hf_cache.upstream.policy import Lifetimes
 
 READS_OF_A_REPO = frozenset(
     {Kind.RESOLVE, Kind.RAW, Kind.INFO, Kind.TREE, Kind.PATHS_INFO, Kind.REFS, Kind.COMMITS}
@@ -66,6 +67,8 @@ class Caller:
         public_only: whatever the credential opens, only what anonymous callers may read is given
             out.
         base: the endpoint as this client knows it, without a trailing slash.
+        lifetimes: how long the remote's answers hold.
+        offline: the remote is never asked.
     """
 
     distribution: Distribution
@@ -76,6 +79,8 @@ class Caller:
     owner: bool
     public_only: bool
     base: str
+    lifetimes: Lifetimes
+    offline: bool = False
 
     @property
     def scope(self) -> str:

@@ -164,9 +164,7 @@ class CacheService:
             usage=self.usage,
             breaker=self.breaker,
             changes=self.changes,
-            lifetimes=options.lifetimes,
             single_user=options.single_user,
-            offline=options.offline,
         )
         self.metadata = Metadata(
             listings=self.listings,
@@ -175,9 +173,7 @@ class CacheService:
             usage=self.usage,
             breaker=self.breaker,
             changes=self.changes,
-            lifetimes=options.lifetimes,
             single_user=options.single_user,
-            offline=options.offline,
         )
         self.ready = ReadyAnswers(self.generations, self.usage, self.budget)
         self.inventory = Inventory(self)
@@ -373,6 +369,8 @@ class CacheService:
             owner=is_owner(asker, single_user=self.options.single_user),
             public_only=is_public_only(asker, distribution) and kind is not Kind.FORWARD,
             base=asker.base.rstrip("/") + "/" + distribution.base_path,
+            lifetimes=self.options.lifetimes.of(remote),
+            offline=self.options.offline or remote.offline,
         )
 
     def client(self, remote: Remote, *, with_credentials: bool) -> UpstreamClient:

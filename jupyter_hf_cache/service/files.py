@@ -37,7 +37,6 @@ from jupyter_hf_cache.upstream.lookup import METADATA_TIMEOUT, Look, look_up, re
 from jupyter_hf_cache.upstream.policy import (
     Action,
     Known,
-    Lifetimes,
     is_fresh,
     plan,
     plan_without_upstream,
@@ -82,9 +81,7 @@ class Files:
         usage: Usage,
         breaker: Breaker,
         changes: Changes,
-        lifetimes: Lifetimes,
         single_user: bool,
-        offline: bool,
     ) -> None:
         self._claims = claims
         self._revisions = revisions
@@ -93,11 +90,9 @@ class Files:
         self._usage = usage
         self._breaker = breaker
         self._changes = changes
-        self._lifetimes = lifetimes
         self._single_user = single_user
-        self._offline = offline
         self._flight = SingleFlight()
-        self._negatives = Negatives(lifetimes.negative)
+        self._negatives = Negatives()
 
     def answer(self, request: HubRequest, caller: Caller, headers: Mapping[str, str]) -> Answer:
         """Answer GET or HEAD of a file.
@@ -125,7 +120,7 @@ class Files:
         """
         question = _question(request, headers)
         try:
-            if self._offline:
+            if caller.offline:
                 raise UpstreamUnreachable("This cache is offline.")
             known = self._known(question, caller)
             if not question.want_fresh and (claim := self._sufficient(question, caller, known)):
@@ -142,16 +137,16 @@ class Files:
         if repo is None or not self._may_read(caller, repo, now):
             return 0.0
         verdict = self._rights.verdict(caller.scope, caller.identity, repo)
-        until = verdict.checked + self._lifetimes.access if verdict is not None else 0.0
+        until = verdict.checked + caller.lifetimes.access if verdict is not None else 0.0
         if is_commit(revision):
             return until
         pointer = self._revisions.get(caller, repo, revision)
         changed = self._changes.last(caller.scope, repo)
         if pointer is None or pointer.commit != claim.commit:
             return 0.0
-        if not is_fresh(pointer, self._lifetimes.revision, now, changed):
+        if not is_fresh(pointer, caller.lifetimes.revision, now, changed):
             return 0.0
-        return min(until, pointer.checked + self._lifetimes.revision)
+        return min(until, pointer.checked + caller.lifetimes.revision)
 
     def check_right(self, caller: Caller, repo: RepoRef) -> None:
         """Establish the right to read the files of a repo where no file is asked for.
@@ -186,7 +181,7 @@ class Files:
 
     def _may_read(self, caller: Caller, repo: RepoRef, now: float) -> bool:
         verdict = self._rights.verdict(caller.scope, caller.identity, repo)
-        return decide_read(verdict, self._lifetimes, now)
+        return decide_read(verdict, caller.lifetimes, now)
 
     def _sufficient(self, question: _Question, caller: Caller, known: Known) -> Claim | None:
         """Return the claim if nobody has to be asked before it is used.
@@ -197,7 +192,7 @@ class Files:
         now = time.time()
         action = plan(
             known,
-            self._lifetimes,
+            caller.lifetimes,
             now,
             may_read=self._may_read(caller, question.repo, now),
             want_body=question.want_body,
@@ -216,7 +211,7 @@ class Files:
         if (
             pointer is not None
             and not question.want_fresh
-            and is_fresh(pointer, self._lifetimes.revision, now, known.changed)
+            and is_fresh(pointer, caller.lifetimes.revision, now, known.changed)
         ):
             # While a branch is known well enough, all its files are asked for at that one commit.
             asked = pointer.commit
@@ -227,7 +222,7 @@ class Files:
             if self._may_read(caller, repo, time.time()):
                 return known.claim
         key = (*identity, asked, question.file)
-        if refused := self._negatives.find(key, known.changed):
+        if refused := self._negatives.find(key, caller.lifetimes.negative, known.changed):
             raise refused
         return self._flight.do(key, lambda: self._find_out(key, question, caller, asked))
 
@@ -312,7 +307,7 @@ class Files:
         verdict = self._rights.verdict(caller.scope, caller.identity, question.repo)
         may_read = decide_read_unasked(
             verdict,
-            self._lifetimes,
+            caller.lifetimes,
             time.time(),
             single_user=self._single_user,
             owner=caller.owner,

@@ -31,7 +31,7 @@ from jupyter_hf_cache.service.usage import Usage
 from jupyter_hf_cache.storage.records import RepoRef, Revision, Verdict
 from jupyter_hf_cache.upstream.flight import SingleFlight
 from jupyter_hf_cache.upstream.listings import Listing, Listings, fetch_listing, listing_key
-from jupyter_hf_cache.upstream.policy import Lifetimes, is_fresh
+from jupyter_hf_cache.upstream.policy import is_fresh
 from jupyter_hf_cache.upstream.rights import Rights, Subject, decide_read, decide_read_unasked
 
 logger = logging.getLogger(__name__)
@@ -58,9 +58,7 @@ class Metadata:
         usage: Usage,
         breaker: Breaker,
         changes: Changes,
-        lifetimes: Lifetimes,
         single_user: bool,
-        offline: bool,
     ) -> None:
         self._listings = listings
         self._revisions = revisions
@@ -68,11 +66,9 @@ class Metadata:
         self._usage = usage
         self._breaker = breaker
         self._changes = changes
-        self._lifetimes = lifetimes
         self._single_user = single_user
-        self._offline = offline
         self._flight = SingleFlight()
-        self._negatives = Negatives(lifetimes.negative)
+        self._negatives = Negatives()
 
     def answer(
         self, request: HubRequest, caller: Caller, headers: Mapping[str, str], body: bytes
@@ -104,7 +100,7 @@ class Metadata:
             return request, ""
         pointer = self._revisions.get(caller, repo, revision)
         changed = self._changes.last(caller.scope, repo)
-        fresh = is_fresh(pointer, self._lifetimes.revision, time.time(), changed)
+        fresh = is_fresh(pointer, caller.lifetimes.revision, time.time(), changed)
         stale = ""
         if pointer is not None and fresh and not wants_fresh(headers):
             commit = pointer.commit
@@ -148,14 +144,16 @@ class Metadata:
         known = self._listings.get(key)
         fresh = wants_fresh(headers)
         try:
-            if self._offline:
+            if caller.offline:
                 raise UpstreamUnreachable("This cache is offline.")
             if known is not None and not fresh and self._holds(request, caller, known):
                 self._usage.saved_call()
                 return known, ""
             if known is not None and self._renewed(request, caller, headers):
                 return known, ""
-            refused = self._negatives.find(key, self._changes.last(caller.scope, request.repo))
+            refused = self._negatives.find(
+                key, caller.lifetimes.negative, self._changes.last(caller.scope, request.repo)
+            )
             if refused is not None and not fresh:
                 raise refused
             return self._flight.do(
@@ -170,12 +168,12 @@ class Metadata:
     def _holds(self, request: HubRequest, caller: Caller, known: Listing) -> bool:
         """Return whether a kept listing may be shown, and is fresh enough, without asking."""
         now = time.time()
-        lifetime = self._lifetime(request)
+        lifetime = self._lifetime(request, caller)
         if lifetime == _FOR_EVER:
             return self._may_list(request, caller, now)
         if request.repo is not None:
             # The right to see it was learnt with it.
-            lifetime = min(lifetime, self._lifetimes.access)
+            lifetime = min(lifetime, caller.lifetimes.access)
         if not 0 <= now - known.fetched < lifetime:
             return False
         if known.fetched <= self._changes.last(caller.scope, request.repo):
@@ -189,16 +187,16 @@ class Metadata:
         # A file read may have seen the branch move since: page and files must speak of one commit.
         return pointer is None or pointer.commit == known.commit
 
-    def _lifetime(self, request: HubRequest) -> float:
+    def _lifetime(self, request: HubRequest, caller: Caller) -> float:
         fixed = is_commit(request.revision or "")
         if request.kind in (Kind.TREE, Kind.PATHS_INFO):
             fixed = fixed and not _is_expanded(request.query)
-            return _FOR_EVER if fixed else self._lifetimes.metadata
-        return _FOR_EVER if fixed and request.kind is Kind.COMMITS else self._lifetimes.metadata
+            return _FOR_EVER if fixed else caller.lifetimes.metadata
+        return _FOR_EVER if fixed and request.kind is Kind.COMMITS else caller.lifetimes.metadata
 
     def _may_list(self, request: HubRequest, caller: Caller, now: float) -> bool:
         verdicts = self._verdicts(request, caller)
-        return any(decide_read(verdict, self._lifetimes, now) for verdict in verdicts)
+        return any(decide_read(verdict, caller.lifetimes, now) for verdict in verdicts)
 
     def _verdicts(self, request: HubRequest, caller: Caller) -> list[Verdict]:
         """What the upstream said of this identity's right to this kind of page. Who may read the
@@ -214,10 +212,10 @@ class Metadata:
     def _renewed(self, request: HubRequest, caller: Caller, headers: Mapping[str, str]) -> bool:
         """Ask whether this identity may still see what never changes, by asking for the repo's
         page; False when that does not tell, or when the listing itself may have changed."""
-        if self._lifetime(request) != _FOR_EVER:
+        if self._lifetime(request, caller) != _FOR_EVER:
             return False
         page = self._rights.verdict(caller.scope, caller.identity, _repo(request), Subject.PAGES)
-        if page is not None and 0 <= time.time() - page.checked < self._lifetimes.access:
+        if page is not None and 0 <= time.time() - page.checked < caller.lifetimes.access:
             return self._may_list(request, caller, time.time())
         info = _page_of(_repo(request), request.revision)
         key = _key(info, caller, headers, b"")
@@ -251,7 +249,9 @@ class Metadata:
             return request
         pointer = self._revisions.get(caller, repo, revision)
         changed = self._changes.last(caller.scope, repo)
-        if pointer is None or not is_fresh(pointer, self._lifetimes.revision, time.time(), changed):
+        if pointer is None or not is_fresh(
+            pointer, caller.lifetimes.revision, time.time(), changed
+        ):
             return request
         path = api_path(repo, "revision", pointer.commit)
         return replace(request, path=path, revision=pointer.commit)
@@ -311,7 +311,7 @@ class Metadata:
         if listing.restricted is None:
             page = before or Verdict(content=False, public=public, checked=now)
             self._rights.grant(scope, identity, repo, replace(page, checked=now), Subject.PAGES)
-        elif not (listing.restricted and decide_read(before, self._lifetimes, now)):
+        elif not (listing.restricted and decide_read(before, caller.lifetimes, now)):
             page = Verdict(content=not listing.restricted, public=public, checked=now)
             self._rights.grant(scope, identity, repo, page, Subject.PAGES)
         if listing.public and listing.restricted is False:
@@ -343,7 +343,7 @@ class Metadata:
         return any(
             decide_read_unasked(
                 verdict,
-                self._lifetimes,
+                caller.lifetimes,
                 time.time(),
                 single_user=self._single_user,
                 owner=caller.owner,

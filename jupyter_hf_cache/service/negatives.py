@@ -32,14 +32,9 @@ class _Refusal:
 
 
 class Negatives:
-    """404 answers by whatever identifies the question. Thread-safe.
+    """404 answers by whatever identifies the question. Thread-safe."""
 
-    Args:
-        lifetime: seconds.
-    """
-
-    def __init__(self, lifetime: float) -> None:
-        self._lifetime = lifetime
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._refusals: OrderedDict[Hashable, _Refusal] = OrderedDict()
 
@@ -65,10 +60,11 @@ class Negatives:
             while len(self._refusals) > _MOST:
                 self._refusals.popitem(last=False)
 
-    def find(self, key: Hashable, changed: float = 0.0) -> UpstreamAnswer | None:
+    def find(self, key: Hashable, lifetime: float, changed: float = 0.0) -> UpstreamAnswer | None:
         """Return the refusal, ready to be raised, while it holds.
 
         Args:
+            lifetime: seconds for which it holds.
             changed: Unix time of the last change that went through this cache; what was refused
                 before it may be there now.
         """
@@ -76,7 +72,7 @@ class Negatives:
             refusal = self._refusals.get(key)
         if refusal is None or refusal.asked <= changed:
             return None
-        if not 0 <= time.time() - refusal.asked < self._lifetime:
+        if not 0 <= time.time() - refusal.asked < lifetime:
             return None
         return UpstreamAnswer(
             refusal.status,

@@ -57,6 +57,10 @@ class Remote:
 
     Times are seconds; `rate_limit` is requests per second; `created` and `updated` are ISO 8601 in
     UTC with microseconds and "Z". None means "not set".
+
+    Those from `mirrors` on are this package's own. A mirror is `{"url": str, "send_token": bool}`;
+    they are asked in their order when the one before cannot be. `offline`: never ask upstream. The
+    rest are the times of `HfCache` of the same names, for this remote; None: those hold.
     """
 
     id: str
@@ -83,6 +87,13 @@ class Remote:
     headers: list[dict[str, Any]] | None = field(default=None, repr=False)
     download_concurrency: int | None = None
     rate_limit: int | None = None
+    mirrors: list[dict[str, Any]] | None = None
+    offline: bool = False
+    revision_ttl: float | None = None
+    metadata_ttl: float | None = None
+    negative_ttl: float | None = None
+    access_ttl: float | None = None
+    access_grace: float | None = None
     created: str = ""
     updated: str = ""
 

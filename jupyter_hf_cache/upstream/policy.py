@@ -7,10 +7,10 @@ or who the caller is.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
-from jupyter_hf_cache.storage.records import Claim, Revision
+from jupyter_hf_cache.storage.records import Claim, Remote, Revision
 
 
 class Action(str, Enum):
@@ -35,6 +35,17 @@ class Lifetimes:
     negative: float = 60.0
     access: float = 60.0
     access_grace: float = 3600.0
+
+    def of(self, remote: Remote) -> Lifetimes:
+        """Return those that hold for a remote, which may have its own."""
+        own = {
+            "revision": remote.revision_ttl,
+            "metadata": remote.metadata_ttl,
+            "negative": remote.negative_ttl,
+            "access": remote.access_ttl,
+            "access_grace": remote.access_grace,
+        }
+        return replace(self, **{name: value for name, value in own.items() if value is not None})
 
 
 @dataclass(frozen=True, slots=True)

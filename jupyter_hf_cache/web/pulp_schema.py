@@ -55,8 +55,17 @@ class Body(BaseModel):
         """Raise `ApiError` for values that do not go together or are not offered."""
 
 
+class Mirror(BaseModel):
+    """A further address of a remote's content."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    url: Url
+    send_token: bool = False
+
+
 class RemoteBody(Body):
-    """A remote, as it is written."""
+    """A remote, as it is written; the fields from `mirrors` on are this package's own."""
 
     read_only = frozenset(
         {"pulp_href", "prn", "pulp_created", "pulp_last_updated", "hidden_fields"}
@@ -86,6 +95,13 @@ class RemoteBody(Body):
     headers: Headers | None = None
     download_concurrency: Count | None = None
     rate_limit: Number | None = None
+    mirrors: list[Mirror] | None = None
+    offline: bool = False
+    revision_ttl: Seconds | None = None
+    metadata_ttl: Seconds | None = None
+    negative_ttl: Seconds | None = None
+    access_ttl: Seconds | None = None
+    access_grace: Seconds | None = None
 
 
 class DistributionBody(Body):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import requests
 from fake_hub import BigFile, FakeHub
-from serving import RunningCache
+from serving import RunningCache, lose
 
 from jupyter_hf_cache.errors import NotFound, StorageError
 from jupyter_hf_cache.service.inventory import Inventory
@@ -145,7 +144,7 @@ class TestDeleting:
         with RunningCache(tmp_path, hub) as cache:
             load_all(cache)
             cache.service.inventory.delete(ONE, dry_run=False)
-        shutil.rmtree(tmp_path / "cache" / "state")
+        lose(tmp_path / "cache" / "state")
         with RunningCache(tmp_path, hub) as again:
             assert ONE not in [kept.repo for kept in again.service.inventory.repos()]
 
@@ -179,7 +178,7 @@ class TestRebuilding:
         with RunningCache(tmp_path, hub) as cache:
             load_all(cache)
             (before,) = [k for k in cache.service.inventory.repos() if k.repo == ONE]
-        shutil.rmtree(tmp_path / "cache" / "state")
+        lose(tmp_path / "cache" / "state")
         with RunningCache(tmp_path, hub) as again:
             after = again.service.inventory.repo(ONE)
             assert {f.path for f in after.files} == {f.path for f in before.files}
@@ -195,7 +194,7 @@ class TestRebuilding:
     ) -> None:
         with RunningCache(tmp_path, hub) as cache:
             load_all(cache)
-        shutil.rmtree(tmp_path / "cache" / "state")
+        lose(tmp_path / "cache" / "state")
         (sidecar,) = (tmp_path / "cache" / "blobs").rglob(f"{OWN.sha256()}.json")
         sidecar.write_text(
             f'{{"size": {MIB}, "sha256": "x", "origins": [], "claims": {claims}, "created": 0}}'

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import queue
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from fake_hub import FakeHub
-from serving import RunningCache
+from serving import RunningCache, lose
 
 from jupyter_hf_cache.storage.budget import Budget
 
@@ -73,7 +72,7 @@ def test_what_another_hand_removed_no_longer_counts_some_time_after_a_start(
     with RunningCache(tmp_path, hub) as cache:
         cache.get(FILE).raise_for_status()
         cache.wait_until(lambda: cache.service.budget.used() > 0)
-    shutil.rmtree(tmp_path / "cache/blobs")
+    lose(tmp_path / "cache/blobs")
     with RunningCache(tmp_path, hub) as cache:
         cache.wait_until(lambda: cache.service.budget.used() == 0)
 
@@ -85,6 +84,6 @@ def test_a_lost_ledger_is_made_again_before_anything_is_fetched(
         cache.get(FILE).raise_for_status()
         cache.wait_until(lambda: cache.service.budget.used() > 0)
         used = cache.service.budget.used()
-    shutil.rmtree(tmp_path / "cache/state/ledger")
+    lose(tmp_path / "cache/state/ledger")
     with RunningCache(tmp_path, hub) as cache:
         assert cache.service.budget.used() == used
