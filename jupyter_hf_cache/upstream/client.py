@@ -17,8 +17,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
@@ -27,8 +26,8 @@ import urllib3.exceptions
 from requests.structures import CaseInsensitiveDict
 
 from jupyter_hf_cache.errors import BadRequest, UpstreamError, UpstreamUnreachable
-from jupyter_hf_cache.protocol.headers import REDIRECTS
 from jupyter_hf_cache.storage.records import Credential, Remote
+from jupyter_hf_cache.upstream.call import IDEMPOTENT, LEAST_TIMEOUT, Body, Call
 from jupyter_hf_cache.upstream.failures import Failure, explain, explain_proxy_status
 from jupyter_hf_cache.upstream.links import Links
 from jupyter_hf_cache.upstream.proxies import proxy_rules
@@ -43,11 +42,11 @@ from jupyter_hf_cache.upstream.targets import (
 )
 from jupyter_hf_cache.upstream.tls import create_context
 from jupyter_hf_cache.upstream.transport import Adapter, Upload
+from jupyter_hf_cache.upstream.watch import Unwatched, Watch
 
 __all__ = ["Hop", "TooLarge", "UpstreamClient", "UpstreamResponse"]
 
 Follow = Literal["none", "same-origin", "all"]
-Body = bytes | Iterable[bytes] | None
 
 MAX_REDIRECTS = 8
 DEFAULT_RETRIES = 3
@@ -57,9 +56,6 @@ RETRY_BUDGET = 7.5
 """Seconds after which no new try begins: huggingface_hub waits 10 s for the head of an answer."""
 
 _BACKOFF = 0.2
-_LEAST_TIMEOUT = 0.5
-_IDEMPOTENT = frozenset({"GET", "HEAD"})
-_WORTH_A_RETRY = frozenset({502, 503, 504})
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _TOKEN = re.compile(r"[\x21-\x7e]+")
@@ -86,6 +82,9 @@ class UpstreamClient:
         remote: the remote; its secrets go to its own origin only.
         user_agent: for requests whose headers name none.
         environ: where proxy and CA variables are read, once; default is the process's environment.
+        watch: says whether the upstream may be asked, and hears when it cannot be reached.
+        believed: its bytes may be given out before their digest is known; a mirror's may not.
+        beside: another client of the same remote, which shares its limits.
 
     Attributes:
         downloads: held during a download, so that no more run than the remote's
@@ -94,17 +93,30 @@ class UpstreamClient:
     """
 
     def __init__(
-        self, remote: Remote, *, user_agent: str, environ: Mapping[str, str] | None = None
+        self,
+        remote: Remote,
+        *,
+        user_agent: str,
+        environ: Mapping[str, str] | None = None,
+        watch: Watch | None = None,
+        believed: bool = True,
+        beside: UpstreamClient | None = None,
     ) -> None:
         self.remote = remote
+        self.watch: Watch = watch or Unwatched()
+        self.believed = believed
         self._user_agent = user_agent
         self._environ = dict(os.environ if environ is None else environ)
         self._proxies = proxy_rules(remote, self._environ)
         self._adapters: dict[tuple[bool, bool], Adapter] = {}
         self._lock = threading.Lock()
-        self._pace = RateLimit(remote.rate_limit)
-        self.downloads = Slots(remote.download_concurrency or None)
+        self._pace: RateLimit = beside._pace if beside else RateLimit(remote.rate_limit)
+        self.downloads: Slots = (
+            beside.downloads if beside else Slots(remote.download_concurrency or None)
+        )
         self.links = Links()
+        # Who waits for the head of an answer waits for all that can be asked, one after the other.
+        self._budget = RETRY_BUDGET / (1 + len(remote.mirrors or []))
 
     def __repr__(self) -> str:
         return f"<UpstreamClient {self.remote.origin}>"
@@ -142,29 +154,24 @@ class UpstreamClient:
                 `Content-Length`); a request with an iterable is never repeated or redirected.
             stream: False reads the whole body at once, which frees the connection.
             follow: which redirects are followed; one that is not is the answer.
-            read_timeout: seconds between two pieces, in place of the remote's.
+            read_timeout: seconds between two pieces, unless the remote has its own.
             connect_timeout: seconds until the connection stands, in place of the remote's.
 
         Raises:
             UpstreamUnreachable: no answer; says why, without secrets.
+            Offline: the upstream is not to be asked.
             UpstreamError: redirects in a circle, or to something that is no web address.
             BadRequest: the token cannot be a token.
         """
+        self.watch.check()
         total = self.remote.total_timeout
-        call = _Call(
+        call = Call(
             method=method.upper(),
             headers=dict(headers or {}),
             body=body,
             credential=credential,
-            connect_timeout=_first_set(
-                connect_timeout,
-                self.remote.sock_connect_timeout,
-                self.remote.connect_timeout,
-                default=CONNECT_TIMEOUT,
-            ),
-            read_timeout=_first_set(
-                read_timeout, self.remote.sock_read_timeout, default=READ_TIMEOUT
-            ),
+            connect_timeout=self._connect_timeout(connect_timeout),
+            read_timeout=self._read_timeout(method, read_timeout),
             deadline=time.monotonic() + total if total else None,
         )
         if path_or_url.startswith("/"):
@@ -176,6 +183,18 @@ class UpstreamClient:
             response.preload()
         return response
 
+    # 0 means "no limit" in Pulp, which no request of ours has.
+
+    def _connect_timeout(self, asked: float | None) -> float:
+        limits = (self.remote.sock_connect_timeout, self.remote.connect_timeout)
+        return asked or min(filter(None, limits), default=CONNECT_TIMEOUT)
+
+    def _read_timeout(self, method: str, asked: float | None) -> float:
+        seconds = self.remote.sock_read_timeout or asked or READ_TIMEOUT
+        if self.remote.mirrors and method.upper() == "HEAD":
+            return min(seconds, self._budget)
+        return seconds
+
     def close(self) -> None:
         """Close idle connections; a request that is still running ends as it would have."""
         with self._lock:
@@ -183,7 +202,7 @@ class UpstreamClient:
         for adapter in adapters:
             adapter.close()
 
-    def _walk(self, call: _Call, target: Target, follow: Follow) -> UpstreamResponse:
+    def _walk(self, call: Call, target: Target, follow: Follow) -> UpstreamResponse:
         """Send, and follow redirects as far as `follow` allows."""
         history: tuple[Hop, ...] = ()
         trusted = target.own
@@ -207,27 +226,32 @@ class UpstreamClient:
             # What another host redirects back to us is not asked with our credential.
             trusted = trusted and target.own
 
-    def _send_until_answered(self, call: _Call, target: Target, trusted: bool) -> requests.Response:
+    def _send_until_answered(self, call: Call, target: Target, trusted: bool) -> requests.Response:
         """Send, and repeat what is worth it within the budget of tries and time."""
         retries = self.remote.max_retries
         retries = DEFAULT_RETRIES if retries is None else max(0, retries)
+        if target.own and self.watch.doubted():
+            retries = 0
         started = time.monotonic()
         for attempt in range(retries + 1):
-            left = RETRY_BUDGET - (time.monotonic() - started)
+            left = self._budget - (time.monotonic() - started)
             result = self._send(call, target, trusted, None if attempt == 0 else left)
             pause = _BACKOFF * 2**attempt
-            left = RETRY_BUDGET - (time.monotonic() - started) - pause
-            if attempt == retries or left < _LEAST_TIMEOUT or not call.may_repeat(result):
+            left = self._budget - (time.monotonic() - started) - pause
+            if attempt == retries or left < LEAST_TIMEOUT or not call.may_repeat(result):
                 break
             if isinstance(result, requests.Response):
                 result.close()
             time.sleep(pause)
         if isinstance(result, Failure):
-            raise UpstreamUnreachable(result.message, advice=result.advice)
+            error = UpstreamUnreachable(result.message, advice=result.advice)
+            if target.own:
+                self.watch.unreachable(error, time.monotonic() - started)
+            raise error
         return result
 
     def _send(
-        self, call: _Call, target: Target, trusted: bool, left: float | None
+        self, call: Call, target: Target, trusted: bool, left: float | None
     ) -> requests.Response | Failure:
         """One try.
 
@@ -270,7 +294,7 @@ class UpstreamClient:
             raise upload.error
         return failure
 
-    def _headers(self, call: _Call, trusted: bool) -> CaseInsensitiveDict[str]:
+    def _headers(self, call: Call, trusted: bool) -> CaseInsensitiveDict[str]:
         headers = CaseInsensitiveDict({"User-Agent": self._user_agent, "Accept": "*/*"})
         if trusted:
             for entry in self.remote.headers or []:
@@ -279,7 +303,7 @@ class UpstreamClient:
         headers["Accept-Encoding"] = "identity"
         if not call.streams:
             headers.pop("Content-Length", None)
-            if call.content or call.method not in (*_IDEMPOTENT, "OPTIONS", "DELETE"):
+            if call.content or call.method not in (*IDEMPOTENT, "OPTIONS", "DELETE"):
                 headers["Content-Length"] = str(len(call.content or b""))
         elif "Content-Length" not in headers:
             headers["Transfer-Encoding"] = "chunked"
@@ -306,7 +330,9 @@ class UpstreamClient:
 
         Connections that showed a certificate are kept apart from those that did not.
         """
-        key = (target.own, as_remote and target.own and bool(self.remote.client_cert))
+        # What certifies a mirror may be another authority than the remote's own.
+        own = target.own and self.believed
+        key = (own, as_remote and target.own and bool(self.remote.client_cert))
         with self._lock:
             adapter = self._adapters.get(key)
             if adapter is None:
@@ -318,58 +344,6 @@ class UpstreamClient:
         return adapter
 
 
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """What stays the same from try to try and from redirect to redirect."""
-
-    method: str
-    headers: Mapping[str, str] = field(repr=False)
-    body: Body = field(repr=False)
-    credential: Credential
-    connect_timeout: float
-    read_timeout: float
-    deadline: float | None
-
-    @property
-    def streams(self) -> bool:
-        """The body is an iterable, which can be sent once."""
-        return self.body is not None and not isinstance(self.body, bytes)
-
-    @property
-    def content(self) -> bytes | None:
-        """The body, if it can be sent again."""
-        return self.body if isinstance(self.body, bytes) else None
-
-    def timeouts(self, left: float | None) -> tuple[float, float]:
-        """Connect and read time-out of a try that may take `left` seconds (None: no limit)."""
-        most = [seconds for seconds in (left, self._until_deadline()) if seconds is not None]
-        return (
-            max(_LEAST_TIMEOUT, min([self.connect_timeout, *most])),
-            max(_LEAST_TIMEOUT, min([self.read_timeout, *most])),
-        )
-
-    def may_repeat(self, result: requests.Response | Failure) -> bool:
-        """Whether another try is harmless and may help."""
-        if self.streams:
-            return False
-        if isinstance(result, Failure):
-            return result.transient and (self.method in _IDEMPOTENT or not result.sent)
-        return (
-            self.method in _IDEMPOTENT
-            and result.status_code in _WORTH_A_RETRY
-            and "Retry-After" not in result.headers
-        )
-
-    def may_follow(self, status: int) -> bool:
-        """Whether this request can be made again elsewhere as it is."""
-        if status not in REDIRECTS or self.streams:
-            return False
-        return self.method in _IDEMPOTENT or status in (307, 308)
-
-    def _until_deadline(self) -> float | None:
-        return None if self.deadline is None else self.deadline - time.monotonic()
-
-
 def _add_headers(headers: CaseInsensitiveDict[str], extra: Mapping[str, str]) -> None:
     """Add what may be added; a value that cannot stand in a header is left out, never quoted."""
     for name, value in extra.items():
@@ -379,8 +353,3 @@ def _add_headers(headers: CaseInsensitiveDict[str], extra: Mapping[str, str]) ->
             and _HEADER_VALUE.fullmatch(value)
         ):
             headers[name] = value
-
-
-def _first_set(*candidates: float | None, default: float) -> float:
-    """The first time-out that is set; 0 means "no limit" in Pulp, which no request of ours has."""
-    return next((seconds for seconds in candidates if seconds), default)
