@@ -16,6 +16,7 @@ from urllib.parse import quote
 from jupyter_hf_cache.protocol.digests import unquote_etag
 from jupyter_hf_cache.protocol.paths import is_commit
 from jupyter_hf_cache.protocol.ranges import parse_content_range
+from jupyter_hf_cache.protocol.xet import is_too_large, usable_hash
 
 DECODED_ENCODINGS = frozenset({"gzip", "x-gzip", "deflate"})
 """Content encodings that `upstream.client` undoes; their length is not that of the decoded body."""
@@ -96,7 +97,7 @@ _NOT_OURS = frozenset(
         "x-xss-protection",
     }
 )
-_NOT_OURS_PREFIXES = ("access-control-", "cross-origin-", "x-amz-", "x-xet-")
+_NOT_OURS_PREFIXES = ("access-control-", "cross-origin-", "x-amz-")
 _ERROR_HEADERS = {
     name.lower(): name
     for name in (
@@ -153,6 +154,7 @@ class FileMetadata:
         etag: without quotes and `W/`: the name of the blob.
         size: bytes of the whole file.
         location: where a redirect points; may be a signed URL.
+        xet_hash: of a file that plain HTTP cannot bring; None for every other.
     """
 
     commit: str | None = None
@@ -161,6 +163,7 @@ class FileMetadata:
     location: str | None = field(default=None, repr=False)
     content_type: str | None = None
     content_disposition: str | None = None
+    xet_hash: str | None = None
 
 
 def file_metadata(status: int, headers: Mapping[str, str]) -> FileMetadata:
@@ -187,6 +190,7 @@ def file_metadata(status: int, headers: Mapping[str, str]) -> FileMetadata:
         location=found.get("location") if redirect else None,
         content_type=found.get("content-type") if success else None,
         content_disposition=found.get("content-disposition") if success else None,
+        xet_hash=usable_hash(found.get("x-xet-hash")) if is_too_large(size) else None,
     )
 
 
@@ -212,13 +216,16 @@ def forward_request_headers(headers: Mapping[str, str], *, bearer: str | None) -
     return forwarded
 
 
-def answer_headers(headers: Mapping[str, str]) -> dict[str, str]:
+def answer_headers(headers: Mapping[str, str], *, keep_xet: bool = False) -> dict[str, str]:
     """The headers of an upstream answer that reach the client.
 
     Dropped are hop-by-hop headers (also those that `Connection` names), cookies, what acts on an
     origin (HSTS, CORS, CSP and their like) and every trace of Xet. `Content-Encoding` and
     `Content-Length` go when the body is decoded on its way. `Link` and `Location` stay and still
     name the upstream: see `rewrite.rewrite_link` and `rewrite.rewrite_location`.
+
+    Args:
+        keep_xet: the answer is a Xet token, which Python clients read from `X-Xet-*`.
     """
     found = _lower(headers)
     dropped = _HOP_BY_HOP | _NOT_OURS | _named_by_connection(found.get("connection", ""))
@@ -231,6 +238,8 @@ def answer_headers(headers: Mapping[str, str]) -> dict[str, str]:
     for name, value in headers.items():
         lower = name.lower()
         if lower in dropped or lower.startswith(_NOT_OURS_PREFIXES) or _CONTROL.search(value):
+            continue
+        if lower.startswith("x-xet-") and not keep_xet:
             continue
         if lower == "www-authenticate" and not value.lower().startswith("bearer"):
             continue  # a Basic challenge would make a browser ask for *our* password

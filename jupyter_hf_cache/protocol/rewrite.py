@@ -5,7 +5,7 @@ redirects, a few known JSON fields) into URLs below this cache.
 Not responsible for: `X-Xet-*` headers (`headers`), deciding what a client may fetch there.
 
 Xet must vanish from JSON too: huggingface_hub takes `xetHash` of a listing for a promise and then
-leaves this endpoint without a way back.
+leaves this endpoint without a way back. Only files that plain HTTP cannot bring are left to it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import json
 import re
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
+
+from jupyter_hf_cache.protocol.xet import is_too_large, usable_hash
 
 _PAGE_RELS = frozenset({"next", "prev", "previous", "first", "last"})
 _MAX_LINK = 16384
@@ -25,10 +27,14 @@ _URL_FIELDS = frozenset({"url", "commitUrl", "pullRequestUrl"})
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
-def strip_xet(body: Any) -> Any:
+def strip_xet(body: Any, *, spare_large: bool = False) -> Any:
     """A copy of parsed JSON without any key that starts with "xet", at every depth.
 
     Works without recursion: a listing is hostile input too.
+
+    Args:
+        spare_large: the `xetHash` of a file that plain HTTP cannot bring stays, if it is one that
+            a client can use.
     """
     root: list[Any] = [None]
     pending: list[tuple[Any, Any, Any]] = [(root, 0, body)]
@@ -37,6 +43,8 @@ def strip_xet(body: Any) -> Any:
         copy: Any = value
         if isinstance(value, dict):
             kept = {k: v for k, v in value.items() if not str(k).lower().startswith("xet")}
+            if spare_large and is_too_large(kept.get("size")) and usable_hash(value.get("xetHash")):
+                kept["xetHash"] = value["xetHash"]
             copy = dict.fromkeys(kept)
             pending.extend((copy, k, v) for k, v in kept.items())
         elif isinstance(value, list):

@@ -28,6 +28,7 @@ from jupyter_hf_cache.service.heads import (
     range_applies,
     say_which_bytes,
 )
+from jupyter_hf_cache.service.passing import Passing
 from jupyter_hf_cache.service.unkept import stream_parts, stream_unkept
 from jupyter_hf_cache.service.usage import Usage
 from jupyter_hf_cache.service.wanted import Wanted
@@ -65,6 +66,7 @@ class Bodies:
         taints: Taints,
         usage: Usage,
         own: OwnCache,
+        passing: Passing,
     ) -> None:
         self._store = store
         self._budget = budget
@@ -72,6 +74,7 @@ class Bodies:
         self._taints = taints
         self._usage = usage
         self._own = own
+        self._passing = passing
         self._lock = threading.Lock()
         self._proved: set[tuple[BlobId, str]] = set()
 
@@ -97,10 +100,21 @@ class Bodies:
         return all(self._store.holds(blob, size, origin_id, part.start, part.end) for part in parts)
 
     def head(
-        self, request: HubRequest, claim: Claim, headers: Mapping[str, str], stale: str
+        self,
+        request: HubRequest,
+        caller: Caller,
+        claim: Claim,
+        headers: Mapping[str, str],
+        stale: str,
     ) -> Answer:
-        """Answer HEAD: what a GET would say, without bytes."""
+        """Answer HEAD: what a GET would say, without bytes.
+
+        Raises:
+            RangeNotSatisfiable: with the size.
+            Refused: this client can load the file only by Xet, which it is not shown.
+        """
         answer_headers = file_headers(claim, request.file or "", stale)
+        answer_headers |= self._passing.headers(request, caller, claim, headers)
         if not_modified(headers, claim.etag):
             return Answer(304, answer_headers, result="hit")
         if claim.size is None:
@@ -125,6 +139,7 @@ class Bodies:
             StorageError: the disk refuses.
         """
         answer_headers = file_headers(claim, request.file or "", stale)
+        answer_headers |= self._passing.headers(request, caller, claim, headers)
         if not_modified(headers, claim.etag):
             return Answer(304, answer_headers, result="hit")
         source = _source(request, caller, claim)

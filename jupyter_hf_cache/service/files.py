@@ -105,7 +105,7 @@ class Files:
         if claim.absent:
             raise missing_file(claim.commit)
         if request.method == "HEAD":
-            answer = self._bodies.head(request, claim, headers, found.stale)
+            answer = self._bodies.head(request, caller, claim, headers, found.stale)
         else:
             answer = self._bodies.answer(request, caller, claim, headers, found.stale)
         if not found.stale:

@@ -81,7 +81,7 @@ def _answer(
     request: HubRequest, caller: Caller, response: UpstreamResponse, *, old_client: bool
 ) -> Answer:
     upstream = caller.remote.upstream_url
-    headers = answer_headers(response.headers)
+    headers = answer_headers(response.headers, keep_xet=request.mints)
     for name in [name for name in headers if name.lower() in ("link", "location")]:
         rewrite = rewrite_link if name.lower() == "link" else rewrite_location
         rewritten = rewrite(headers.pop(name), upstream, caller.base)

@@ -29,6 +29,8 @@ class ServiceOptions:
         cache_size_limit: None: a fifth of the disk, at most 200 GB.
         adopt_from: directories laid out like HF_HUB_CACHE, of the user this runs as.
         adopt_by_link: hard links instead of copies from there.
+        pass_through_large_files: what is too large for plain HTTP is loaded by Xet, past the cache;
+            else it is refused with words.
         single_user: all trusted callers are one person, so that the remote's stored token is
         theirs.
     """
@@ -51,6 +53,7 @@ class ServiceOptions:
     adopt_by_link: bool = False
     offline: bool = False
     read_only: bool = False
+    pass_through_large_files: bool = True
     single_user: bool = True
 
     @property

@@ -26,6 +26,7 @@ NAMES = (
     "bytes_from_upstream",
     "bytes_adopted",
     "calls_saved",
+    "passed_through",
 )
 
 

@@ -184,6 +184,7 @@ class Claim:
         size: bytes, None where the origin did not say.
         absent: the origin said that the commit has no such file.
         content_type: as the Hub said it, or None.
+        xet_hash: of a file too large for plain HTTP only (`protocol.xet`), where it can be used.
     """
 
     commit: str
@@ -191,6 +192,7 @@ class Claim:
     size: int | None = None
     absent: bool = False
     content_type: str | None = None
+    xet_hash: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

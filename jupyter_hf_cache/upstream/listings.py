@@ -1,6 +1,7 @@
 """JSON answers of the Hub that are kept: repo info, trees, refs, commits, lists.
 
-Responsible for: fetching one, taking Xet out of it, and keeping it per (remote, identity).
+Responsible for: fetching one, taking Xet out of it except of files that need it, and keeping it per
+(remote, identity).
 Not responsible for: how long it holds or whether the caller may see it (`service.metadata`).
 """
 
@@ -41,7 +42,7 @@ class Listing:
     """A kept answer.
 
     Args:
-        text: the body, Xet taken out.
+        text: the body, with Xet in it for files too large for plain HTTP only.
         headers: of the upstream; `Link` still points at it and is rewritten for each caller.
         fetched: Unix time in seconds when it was asked for: a later change may not be in it.
         commit: what the answer belongs to, where it says so (`sha` of a repo info).
@@ -189,7 +190,7 @@ def _listing(response: UpstreamResponse, asked: float) -> Listing:
 
 
 def _read(parsed: Any, response: UpstreamResponse, asked: float) -> Listing:
-    body = strip_xet(parsed)
+    body = strip_xet(parsed, spare_large=True)
     info = body if isinstance(body, dict) else {}
     commit = info.get("sha")
     return Listing(

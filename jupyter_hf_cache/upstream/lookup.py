@@ -131,7 +131,11 @@ def _claim(found: FileMetadata) -> Claim:
             advice="Check the url of the remote.",
         )
     return Claim(
-        commit=found.commit, etag=found.etag, size=found.size, content_type=found.content_type
+        commit=found.commit,
+        etag=found.etag,
+        size=found.size,
+        content_type=found.content_type,
+        xet_hash=found.xet_hash,
     )
 
 
