@@ -1,43 +1,27 @@
 """The one object that web, command line and jupyterhub service talk to.
 
-Responsible for: opening and closing everything that is kept, finding distribution and remote of a
-request, and handing it to the part that answers it.
-Not responsible for: the answers themselves (`files`, `metadata`, `forwarding`, `inventory`).
+Responsible for: opening and closing everything that is kept, and what a change of the configuration
+ends.
+Not responsible for: requests (`dispatch`), the answers themselves (`files`, `metadata`,
+`forwarding`, `inventory`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
-import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 
-from jupyter_hf_cache import __version__
-from jupyter_hf_cache.answers import Answer, BytesBody
-from jupyter_hf_cache.errors import NotFound, StorageError, UpstreamAnswer
-from jupyter_hf_cache.protocol.digests import Digest, Hasher, lfs_pointer
-from jupyter_hf_cache.protocol.paths import HubRequest, Kind, parse
-from jupyter_hf_cache.protocol.rewrite import lfs_batch_downloads
+from jupyter_hf_cache.answers import Answer
+from jupyter_hf_cache.errors import StorageError
 from jupyter_hf_cache.service.board import Board
 from jupyter_hf_cache.service.bodies import Bodies
 from jupyter_hf_cache.service.breaker import Breaker
-from jupyter_hf_cache.service.caller import (
-    ANONYMOUS_IDENTITY,
-    Asker,
-    Caller,
-    check_allowed,
-    choose_credential,
-    identity_of,
-    is_owner,
-    is_public_only,
-    without_credentials,
-)
+from jupyter_hf_cache.service.caller import Asker
+from jupyter_hf_cache.service.callers import Callers
 from jupyter_hf_cache.service.changes import Changes
 from jupyter_hf_cache.service.claims import Claims
+from jupyter_hf_cache.service.dispatch import Dispatch
 from jupyter_hf_cache.service.files import Files
-from jupyter_hf_cache.service.forwarding import forward
-from jupyter_hf_cache.service.heads import missing_file
 from jupyter_hf_cache.service.inventory import Inventory
 from jupyter_hf_cache.service.lasting import Lasting
 from jupyter_hf_cache.service.metadata import Metadata
@@ -53,18 +37,13 @@ from jupyter_hf_cache.storage.config_snapshot import Changed
 from jupyter_hf_cache.storage.layout import check_layout
 from jupyter_hf_cache.storage.ledger import Ledger
 from jupyter_hf_cache.storage.own_cache import OwnCache
-from jupyter_hf_cache.storage.records import Distribution, Remote
+from jupyter_hf_cache.storage.records import Remote
 from jupyter_hf_cache.storage.state import StateTable
 from jupyter_hf_cache.upstream.client import UpstreamClient
 from jupyter_hf_cache.upstream.fills import Fills
 from jupyter_hf_cache.upstream.listings import Listings
 from jupyter_hf_cache.upstream.rights import Rights
 from jupyter_hf_cache.upstream.taints import Taints
-
-logger = logging.getLogger(__name__)
-
-USER_AGENT = f"jupyter-hf-cache/{__version__}"
-_JSON_KINDS = frozenset({Kind.INFO, Kind.TREE, Kind.PATHS_INFO, Kind.REFS, Kind.COMMITS, Kind.LIST})
 
 
 class CacheService:
@@ -178,8 +157,15 @@ class CacheService:
         self.ready = ReadyAnswers(self.generations, self.usage, self.budget)
         self.inventory = Inventory(self)
         self.tokens = Tokens(self)
-        self._lock = threading.Lock()
-        self._clients: dict[tuple[str, bool], tuple[Remote, UpstreamClient]] = {}
+        self._callers = Callers(self.config, self.secrets, options)
+        self._dispatch = Dispatch(
+            callers=self._callers,
+            files=self.files,
+            metadata=self.metadata,
+            changes=self.changes,
+            ready=self.ready,
+            read_only=options.read_only,
+        )
         self._repair()
 
     def _repair(self) -> None:
@@ -212,10 +198,7 @@ class CacheService:
             self.ready.settle()
             self.usage.close()
         self.budget.close()
-        with self._lock:
-            clients, self._clients = list(self._clients.values()), {}
-        for _, client in clients:
-            client.close()
+        self._callers.close()
         for table in self._cache_tables.values():
             table.close()
         self._ledger.close()
@@ -241,149 +224,15 @@ class CacheService:
         Raises:
             HfCacheError: anything that is answered with an error.
         """
-        epoch = self.ready.epoch()
-        distribution, rest = self._distribution(path)
-        if rest in ("", "/"):
-            raise NotFound(
-                f"This is the endpoint of the distribution {distribution.name!r}.",
-                advice="Set HF_ENDPOINT to this address without the trailing slash.",
-            )
-        request = parse(method, rest, query)
-        if isinstance(body, bytes) and request.mints and lfs_batch_downloads(body):
-            request = replace(request, writes=False)
-        check_allowed(asker, request, read_only=self.options.read_only)
-        caller = self.caller(asker, distribution, request.kind)
-        try:
-            if caller.public_only and caller.identity != ANONYMOUS_IDENTITY:
-                self._check_own_right(request, caller, headers, body)
-                caller = self._as_anonymous(caller)
-                return self._dispatch(request, caller, headers, body)
-            answer = self._dispatch(request, caller, headers, body)
-            if request.kind is Kind.RESOLVE:
-                self.ready.remember(epoch, path, query, headers, asker, answer)
-            return answer
-        except UpstreamAnswer as refused:
-            _name_the_refusal(refused, caller)
-            raise
+        return self._dispatch.answer(method, query, headers, asker, path, body)
 
     def needs_body(self, method: str, path: str) -> bool:
-        """Return whether a request's body is read whole before it is answered: the questions of
-        paths-info, and the LFS batch, of which only the body tells whether it writes."""
-        if method != "POST":
-            return False
-        _, rest = self._distribution(path)
-        request = parse(method, rest)
-        return request.kind is Kind.PATHS_INFO or request.path.endswith("/info/lfs/objects/batch")
-
-    def _dispatch(
-        self,
-        request: HubRequest,
-        caller: Caller,
-        headers: Mapping[str, str],
-        body: bytes | Iterable[bytes] | None,
-    ) -> Answer:
-        if request.kind is Kind.RESOLVE:
-            return self.files.answer(request, caller, headers)
-        if request.kind is Kind.RAW:
-            return self._raw(request, caller, headers)
-        if request.kind in _JSON_KINDS:
-            data = body if isinstance(body, bytes) else b""
-            return self.metadata.answer(request, caller, headers, data)
-        if request.mints and request.repo is not None:
-            # It hands out URLs or tokens, so the right to content comes first.
-            self.files.check_right(caller, request.repo)
-        try:
-            return forward(request, caller, headers, body)
-        finally:
-            if request.writes:
-                self.changes.note(caller.scope, request.repo)
-
-    def _raw(self, request: HubRequest, caller: Caller, headers: Mapping[str, str]) -> Answer:
-        """Answer `raw`: the file as git has it, which for an LFS file is its pointer."""
-        claim = self.files.find(request, caller, headers).claim
-        if claim.absent:
-            raise missing_file(claim.commit)
-        digest = Digest.from_etag(claim.etag)
-        if digest is None or digest.algorithm != "sha256" or claim.size is None:
-            return self.files.answer(request, caller, headers)
-        pointer = lfs_pointer(digest.hex, claim.size)
-        hasher = Hasher("git-sha1", len(pointer))
-        hasher.update(pointer)
-        answer = {
-            "X-Repo-Commit": claim.commit,
-            "ETag": f'"{hasher.hexdigest()}"',
-            "Content-Type": "text/plain; charset=utf-8",
-            "Content-Length": str(len(pointer)),
-        }
-        return Answer(200, answer, BytesBody(pointer) if request.method == "GET" else None, "hit")
-
-    def _check_own_right(
-        self,
-        request: HubRequest,
-        caller: Caller,
-        headers: Mapping[str, str],
-        body: bytes | Iterable[bytes] | None,
-    ) -> None:
-        """Where only public content is given out, a caller's own token opens nothing, but a wrong
-        one is refused all the same: nobody gets anonymous content for a bad token."""
-        if request.kind in (Kind.RESOLVE, Kind.RAW):
-            self.files.find(replace(request, method="HEAD"), caller, headers)
-        else:
-            data = body if isinstance(body, bytes) else b""
-            self.metadata.answer(request, caller, headers, data).close()
-
-    def _as_anonymous(self, caller: Caller) -> Caller:
-        return replace(
-            caller.as_anonymous(), client=self.client(caller.remote, with_credentials=False)
-        )
-
-    # -- who and where from
-
-    def _distribution(self, path: str) -> tuple[Distribution, str]:
-        match = self.config.match(path)
-        if match is None:
-            raise NotFound(
-                "No distribution is served at this address.",
-                advice="List them with GET /pulp/api/v3/distributions/.",
-            )
-        return match
-
-    def caller(self, asker: Asker, distribution: Distribution, kind: Kind) -> Caller:
-        """Return how this request is sent upstream.
-
-        Raises:
-            NotFound: the distribution has no remote.
-        """
-        remote = self.config.remote(distribution.remote) if distribution.remote else None
-        if remote is None:
-            raise NotFound(f"The distribution {distribution.name!r} has no remote to read from.")
-        credential = choose_credential(
-            asker, distribution, remote, kind, single_user=self.options.single_user
-        )
-        return Caller(
-            distribution=distribution,
-            remote=remote,
-            client=self.client(remote, with_credentials=credential.source == "remote"),
-            credential=credential,
-            identity=identity_of(credential, remote, self.secrets.identity),
-            owner=is_owner(asker, single_user=self.options.single_user),
-            public_only=is_public_only(asker, distribution) and kind is not Kind.FORWARD,
-            base=asker.base.rstrip("/") + "/" + distribution.base_path,
-            lifetimes=self.options.lifetimes.of(remote),
-            offline=self.options.offline or remote.offline,
-        )
+        """Return whether a request's body is read whole before it is answered."""
+        return self._dispatch.needs_body(method, path)
 
     def client(self, remote: Remote, *, with_credentials: bool) -> UpstreamClient:
         """Return the client of a remote as it is configured now."""
-        key = (remote.id, with_credentials)
-        with self._lock:
-            known = self._clients.get(key)
-            if known is not None and known[0] == remote:
-                return known[1]
-            wanted = remote if with_credentials else without_credentials(remote)
-            client = UpstreamClient(wanted, user_agent=USER_AGENT)
-            self._clients[key] = (remote, client)
-        return client
+        return self._callers.client(remote, with_credentials=with_credentials)
 
     def _config_changed(self, changed: Changed) -> None:
         """Verdicts are kept by URL and credential, so those of another one are not found. Only
@@ -398,13 +247,3 @@ class CacheService:
             if before is not None and before.headers != after.headers:
                 self.rights.forget_all(before.scope)
                 self.rights.forget_all(after.scope)
-
-
-def _name_the_refusal(refused: UpstreamAnswer, caller: Caller) -> None:
-    """Add the code that the Hub leaves out when it refuses an anonymous caller.
-
-    huggingface_hub tells a missing repo from any other 401 by the address, and only by an https
-    one. A refused token stays without a code.
-    """
-    if refused.status == 401 and refused.code is None and caller.identity == ANONYMOUS_IDENTITY:
-        refused.code = "RepoNotFound"
