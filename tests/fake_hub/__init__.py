@@ -17,8 +17,19 @@ from __future__ import annotations
 from .accounts import User
 from .app import FakeHub
 from .catalogue import Commit, Entry, Repo
-from .content import BigFile, SmallFile
+from .content import BigFile, HugeFile, SmallFile
 from .counters import Record
 from .faults import Fault
 
-__all__ = ["BigFile", "Commit", "Entry", "FakeHub", "Fault", "Record", "Repo", "SmallFile", "User"]
+__all__ = [
+    "BigFile",
+    "Commit",
+    "Entry",
+    "FakeHub",
+    "Fault",
+    "HugeFile",
+    "Record",
+    "Repo",
+    "SmallFile",
+    "User",
+]

@@ -88,13 +88,18 @@ def check_visible(repo: Repo | None, user: User | None) -> Repo:
     raise errors.anonymous_refusal() if user is None else errors.repo_not_found()
 
 
+def is_granted(repo: Repo, user: User | None) -> bool:
+    """Whether the gate of the repo, if it has one, is open to this user."""
+    if not repo.gated:
+        return True
+    return user is not None and (user.owns(repo.id) or repo.id in user.accepted)
+
+
 def check_content(repo: Repo, user: User | None, hub_url: str) -> None:
     """Refuse the files of a disabled repo, and of a gated one without a grant."""
     if repo.disabled:
         raise errors.disabled()
-    if not repo.gated:
-        return
-    if user is not None and (user.owns(repo.id) or repo.id in user.accepted):
+    if is_granted(repo, user):
         return
     raise errors.gated(
         f"{repo.type[:-1]} {repo.id}", f"{hub_url}/{repo.web_path}", signed_in=user is not None

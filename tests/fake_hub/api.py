@@ -57,6 +57,7 @@ async def _tree(handler: HubHandler, repo: Repo, address: Address) -> None:
     size = handler.hub.expand_page_size if expand else handler.hub.page_size
     page, link = paginate(handler, paths, size)
     rows = [_row(commit, path, expand) for path in page]
+    _mask(handler, repo, rows)
     await handler.answer_json(rows, headers={"X-Repo-Commit": commit.sha, **link})
 
 
@@ -93,6 +94,15 @@ def _row(commit: Commit, path: str, expand: bool) -> dict[str, Any]:
     return row
 
 
+def _mask(handler: HubHandler, repo: Repo, rows: list[dict[str, Any]]) -> None:
+    """Who may not read the files of a gated repo sees that they are in Xet, not where."""
+    if accounts.is_granted(repo, handler.user):
+        return
+    for row in rows:
+        if "xetHash" in row:
+            row["xetHash"] = "*" * len(row["xetHash"])
+
+
 def _last_change(commit: Commit, path: str, entry: Entry | None) -> dict[str, str]:
     last = commit
     for older in commit.history():
@@ -114,6 +124,7 @@ async def _paths_info(handler: HubHandler, repo: Repo, address: Address) -> None
         expand = handler.get_body_argument("expand", "").lower() in ("true", "1")
     known = [p for p in paths if p in commit.files or p in commit.folders]
     rows = [_row(commit, path, expand) for path in known]
+    _mask(handler, repo, rows)
     await handler.answer_json(rows, headers={"X-Repo-Commit": commit.sha})
 
 

@@ -56,6 +56,16 @@ def test_xet_file_shows_its_hash_in_headers_and_in_listings(hub: FakeHub, ask: A
     assert hub.counters.count(path_contains="xet-read-token") == 1
 
 
+def test_a_gated_tree_masks_xet_hashes_for_those_who_may_not_read(hub: FakeHub, ask: Any) -> None:
+    repo = hub.repo("models", "org/gated-xet", gated="auto", xet=True)
+    repo.commit({"model.bin": BigFile(2 << 20, seed=5)})
+    url = "/api/models/org/gated-xet/tree/main"
+    assert [row["xetHash"] for row in ask("GET", url).json()] == ["*" * 64]
+    assert repo.head is not None
+    hashes = [row["xetHash"] for row in ask("GET", url, token="hf_alice").json()]
+    assert hashes == [repo.head.files["model.bin"].xet_hash]
+
+
 def test_those_who_accept_xet_information_get_it_in_place_of_the_file(ask: Any) -> None:
     accept = {"Accept": "application/vnd.xet-fileinfo+json, */*"}
     answer = ask("GET", "/org/xet/resolve/main/same.bin", headers=accept)
