@@ -17,6 +17,8 @@ Not responsible for: turning them into an HTTP answer (`web.errors`).
     └── UpstreamError            502   the upstream failed or does not behave like a Hub
         ├── FillInterrupted      503   who fetched it for us stopped; asking again helps
         ├── UpstreamUnreachable  521   it could not be asked and nothing is kept
+        │   ├── Offline          521   it is not to be asked
+        │   └── NotAHub          521   something else answers in its place
         ├── UpstreamFailing      (429 or 5xx)  it answered that it cannot answer now
         └── VerificationFailed   502   bytes did not match their digest
 """
@@ -151,6 +153,14 @@ class UpstreamUnreachable(UpstreamError):
     """
 
     status = 521
+
+
+class Offline(UpstreamUnreachable):
+    """The cache or the remote is set offline: nobody was asked (521)."""
+
+
+class NotAHub(UpstreamUnreachable):
+    """Something else answers in the upstream's place: a login page, a proxy, a portal (521)."""
 
 
 class UpstreamFailing(UpstreamError):

@@ -1,12 +1,14 @@
 """A circuit breaker for each upstream.
 
 Responsible for: not asking an upstream again that could not answer a moment ago, so that replaying
-what is kept costs no time-out per file, and a Hub that limits or fails is spared.
+what is kept costs no time-out per file, and a Hub that limits or fails is spared; and not asking
+one at all that is set offline.
 Not responsible for: what is answered instead (`service.files`, `service.metadata`).
 
-An upstream that cannot be reached rests at once, the longer the longer it took to find out. One
-that answers 429 or 5xx may do so for a single file, so it rests after a few in a row. After the
-rest one question goes through; the others wait briefly for what it finds.
+An upstream that cannot be reached, or in whose place something answers that is no Hub, rests at
+once, the longer the longer it took to find out. One that answers 429 or 5xx may do so for a single
+file, so it rests after a few in a row. After the rest one question goes through, with one try; the
+others wait briefly for what it finds.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from dataclasses import dataclass
 
 from jupyter_hf_cache.errors import (
     HfCacheError,
+    Offline,
     UpstreamError,
     UpstreamFailing,
     UpstreamUnreachable,
@@ -34,13 +37,17 @@ _WAIT_FOR_PROBE = 1.0
 
 @dataclass(slots=True)
 class _State:
-    """One upstream. Guarded by the breaker's lock."""
+    """One upstream. Guarded by the breaker's lock.
+
+    Attributes:
+        probed: since when somebody finds out whether it is back; None: nobody.
+    """
 
     reached: bool = False
     failures: int = 0
     error: UpstreamError | None = None
     until: float = 0.0
-    probing: bool = False
+    probed: float | None = None
 
 
 class Breaker:
@@ -48,10 +55,17 @@ class Breaker:
 
     Args:
         clock: monotonic seconds.
+        offline: says of a remote why it is not to be asked; "" if it may be.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        offline: Callable[[str], str] = lambda remote_id: "",
+    ) -> None:
         self._clock = clock
+        self._offline = offline
         self._changed = threading.Condition()
         self._states: dict[str, _State] = {}
 
@@ -66,6 +80,8 @@ class Breaker:
         started = self._clock()
         try:
             yield
+        except Offline:
+            raise
         except UpstreamUnreachable as error:
             self._rest(remote_id, error, _rest_after(self._clock() - started))
             raise
@@ -81,6 +97,24 @@ class Breaker:
             if probing:
                 self._end_probe(remote_id)
 
+    @contextmanager
+    def reaching(self, remote_id: str) -> Iterator[None]:
+        """Guard a request whose answer is not ours to judge: it only has to arrive.
+
+        It waits for nobody, and nobody waits for it: it may be an upload of hours.
+
+        Raises:
+            UpstreamUnreachable: at once while the upstream cannot be reached.
+        """
+        with self._changed:
+            state = self._states.get(remote_id, _State())
+            if isinstance(state.error, UpstreamUnreachable) and self._clock() < state.until:
+                raise _again(state.error)
+        yield
+        with self._changed:
+            if isinstance(state.error, UpstreamUnreachable):
+                self._answered(remote_id)
+
     def check(self, remote_id: str) -> None:
         """Guard a question that others ask.
 
@@ -95,7 +129,9 @@ class Breaker:
                 raise _again(state.error)
 
     def state(self, remote_id: str) -> tuple[str, str]:
-        """Return ("reachable" | "unreachable" | "unknown", reason)."""
+        """Return ("reachable" | "unreachable" | "offline" | "unknown", reason)."""
+        if reason := self._offline(remote_id):
+            return "offline", reason
         with self._changed:
             state = self._states.get(remote_id, _State())
             if state.error is not None:
@@ -108,24 +144,43 @@ class Breaker:
             self._states.pop(remote_id, None)
             self._changed.notify_all()
 
+    def watch(self, remote_id: str) -> RemoteWatch:
+        """Return what the clients of a remote report to."""
+        return RemoteWatch(self, remote_id)
+
+    def check_online(self, remote_id: str) -> None:
+        """See `upstream.watch.Watch.check`."""
+        if reason := self._offline(remote_id):
+            raise Offline(reason)
+
+    def doubts(self, remote_id: str) -> bool:
+        """See `upstream.watch.Watch.doubted`."""
+        state = self._states.get(remote_id)
+        return state is not None and isinstance(state.error, UpstreamUnreachable)
+
+    def note_unreachable(self, remote_id: str, error: UpstreamUnreachable, waited: float) -> None:
+        """See `upstream.watch.Watch.unreachable`."""
+        self._rest(remote_id, error, _rest_after(waited))
+
     def _enter(self, remote_id: str) -> bool:
         """Let a question through or not; True if it is the one that finds out whether the upstream
         is back."""
         with self._changed:
             state = self._states.setdefault(remote_id, _State())
-            if state.probing:
-                self._changed.wait_for(lambda: not state.probing, _WAIT_FOR_PROBE)
+            if state.probed is not None:
+                left = state.probed + _WAIT_FOR_PROBE - self._clock()
+                self._changed.wait_for(lambda: state.probed is None, max(0.0, left))
             if state.error is None:
                 return False
-            if state.probing or self._clock() < state.until:
+            if state.probed is not None or self._clock() < state.until:
                 raise _again(state.error)
-            state.probing = True
+            state.probed = self._clock()
             return True
 
     def _end_probe(self, remote_id: str) -> None:
         with self._changed:
             if remote_id in self._states:
-                self._states[remote_id].probing = False
+                self._states[remote_id].probed = None
             self._changed.notify_all()
 
     def _answered(self, remote_id: str) -> None:
@@ -147,6 +202,26 @@ class Breaker:
             # A copy: the exception itself holds on to the frames of the request it ended.
             state.error = _again(error)
             state.until = self._clock() + seconds
+
+
+class RemoteWatch:
+    """What the clients of one remote report to. Thread-safe; see `upstream.watch.Watch`."""
+
+    def __init__(self, breaker: Breaker, remote_id: str) -> None:
+        self._breaker = breaker
+        self._remote_id = remote_id
+
+    def check(self) -> None:
+        """Raise `Offline` if the remote is not to be asked."""
+        self._breaker.check_online(self._remote_id)
+
+    def doubted(self) -> bool:
+        """Whether it could not be reached when it was asked last."""
+        return self._breaker.doubts(self._remote_id)
+
+    def unreachable(self, error: UpstreamUnreachable, waited: float) -> None:
+        """It could not be reached."""
+        self._breaker.note_unreachable(self._remote_id, error, waited)
 
 
 def _rest_after(waited: float) -> float:

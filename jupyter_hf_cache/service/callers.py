@@ -14,6 +14,7 @@ from dataclasses import replace
 from jupyter_hf_cache import __version__
 from jupyter_hf_cache.errors import NotFound
 from jupyter_hf_cache.protocol.paths import HubRequest, Kind
+from jupyter_hf_cache.service.breaker import Breaker
 from jupyter_hf_cache.service.caller import (
     Asker,
     Caller,
@@ -36,10 +37,13 @@ USER_AGENT = f"jupyter-hf-cache/{__version__}"
 class Callers:
     """Distributions, remotes and their clients, as they are configured now. Thread-safe."""
 
-    def __init__(self, config: ConfigStore, secrets: SecretBox, options: ServiceOptions) -> None:
+    def __init__(
+        self, config: ConfigStore, secrets: SecretBox, options: ServiceOptions, breaker: Breaker
+    ) -> None:
         self._config = config
         self._secrets = secrets
         self._options = options
+        self._breaker = breaker
         self._lock = threading.Lock()
         self._clients: dict[tuple[str, bool], tuple[Remote, UpstreamClient]] = {}
 
@@ -98,7 +102,9 @@ class Callers:
             if known is not None and known[0] == remote:
                 return known[1]
             wanted = remote if with_credentials else without_credentials(remote)
-            client = UpstreamClient(wanted, user_agent=USER_AGENT)
+            client = UpstreamClient(
+                wanted, user_agent=USER_AGENT, watch=self._breaker.watch(remote.id)
+            )
             self._clients[key] = (remote, client)
         return client
 

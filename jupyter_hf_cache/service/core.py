@@ -112,7 +112,7 @@ class CacheService:
         self.claims = Claims(self._tables["files"], self.generations)
         self.revisions = Revisions(self._tables["repos"], self.generations)
         self.listings = Listings(self._tables["repos"])
-        self.breaker = Breaker()
+        self.breaker = Breaker(offline=self._why_offline)
         self.changes = Changes(self._tables["repos"], self.generations)
         self.fills = Fills(
             self.store,
@@ -157,13 +157,14 @@ class CacheService:
         self.ready = ReadyAnswers(self.generations, self.usage, self.budget)
         self.inventory = Inventory(self)
         self.tokens = Tokens(self)
-        self._callers = Callers(self.config, self.secrets, options)
+        self._callers = Callers(self.config, self.secrets, options, self.breaker)
         self._dispatch = Dispatch(
             callers=self._callers,
             files=self.files,
             metadata=self.metadata,
             changes=self.changes,
             ready=self.ready,
+            breaker=self.breaker,
             read_only=options.read_only,
         )
         self._repair()
@@ -233,6 +234,13 @@ class CacheService:
     def client(self, remote: Remote, *, with_credentials: bool) -> UpstreamClient:
         """Return the client of a remote as it is configured now."""
         return self._callers.client(remote, with_credentials=with_credentials)
+
+    def _why_offline(self, remote_id: str) -> str:
+        """Return why a remote is not to be asked, as it is configured now; "" if it may be."""
+        if self.options.offline:
+            return "This cache is offline."
+        remote = self.config.remote(remote_id)
+        return f"The remote {remote.name!r} is offline." if remote and remote.offline else ""
 
     def _config_changed(self, changed: Changed) -> None:
         """Verdicts are kept by URL and credential, so those of another one are not found. Only

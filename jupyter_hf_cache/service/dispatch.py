@@ -17,6 +17,7 @@ from jupyter_hf_cache.protocol.digests import Digest, Hasher, lfs_pointer
 from jupyter_hf_cache.protocol.paths import HubRequest, Kind, parse
 from jupyter_hf_cache.protocol.rewrite import lfs_batch_downloads
 from jupyter_hf_cache.protocol.xet import asks_for_token
+from jupyter_hf_cache.service.breaker import Breaker
 from jupyter_hf_cache.service.caller import ANONYMOUS_IDENTITY, Asker, Caller, check_allowed
 from jupyter_hf_cache.service.callers import Callers
 from jupyter_hf_cache.service.changes import Changes
@@ -49,6 +50,7 @@ class Dispatch:
         changes: Changes,
         passing: Passing,
         ready: ReadyAnswers,
+        breaker: Breaker,
         read_only: bool,
     ) -> None:
         self._callers = callers
@@ -57,6 +59,7 @@ class Dispatch:
         self._changes = changes
         self._passing = passing
         self._ready = ready
+        self._breaker = breaker
         self._read_only = read_only
 
     def needs_body(self, method: str, path: str) -> bool:
@@ -123,7 +126,8 @@ class Dispatch:
             # It hands out URLs or tokens, so the right to content comes first.
             self._files.check_right(caller, request.repo)
         try:
-            return forward(request, caller, headers, body)
+            with self._breaker.reaching(caller.remote.id):
+                return forward(request, caller, headers, body)
         finally:
             if request.writes:
                 self._changes.note(caller.scope, request.repo)

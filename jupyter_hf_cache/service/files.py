@@ -120,8 +120,7 @@ class Files:
         """
         question = _question(request, headers)
         try:
-            if caller.offline:
-                raise UpstreamUnreachable("This cache is offline.")
+            caller.client.watch.check()
             known = self._known(question, caller)
             if not question.want_fresh and (claim := self._sufficient(question, caller, known)):
                 self._usage.saved_call()

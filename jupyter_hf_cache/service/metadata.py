@@ -16,7 +16,7 @@ from dataclasses import replace
 from urllib.parse import parse_qsl
 
 from jupyter_hf_cache.answers import Answer, BytesBody
-from jupyter_hf_cache.errors import BadRequest, UpstreamAnswer, UpstreamError, UpstreamUnreachable
+from jupyter_hf_cache.errors import BadRequest, UpstreamAnswer, UpstreamError
 from jupyter_hf_cache.protocol.headers import forward_request_headers
 from jupyter_hf_cache.protocol.paths import HubRequest, Kind, api_path, is_commit
 from jupyter_hf_cache.protocol.rewrite import rewrite_link
@@ -144,8 +144,7 @@ class Metadata:
         known = self._listings.get(key)
         fresh = wants_fresh(headers)
         try:
-            if caller.offline:
-                raise UpstreamUnreachable("This cache is offline.")
+            caller.client.watch.check()
             if known is not None and not fresh and self._holds(request, caller, known):
                 self._usage.saved_call()
                 return known, ""

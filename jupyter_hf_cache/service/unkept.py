@@ -13,7 +13,12 @@ import time
 from collections.abc import Callable, Generator
 
 from jupyter_hf_cache.answers import Answer, StreamBody
-from jupyter_hf_cache.errors import UpstreamError, VerificationFailed
+from jupyter_hf_cache.errors import (
+    Offline,
+    UpstreamError,
+    UpstreamUnreachable,
+    VerificationFailed,
+)
 from jupyter_hf_cache.protocol.digests import Digest, Hasher
 from jupyter_hf_cache.protocol.multipart import Multipart
 from jupyter_hf_cache.protocol.ranges import ByteRange
@@ -100,7 +105,12 @@ def _resumed(source: Source, start: int, end: int, size: int) -> Chunks:
                 yield data
         except SourceLost as lost:
             raise lost.error from lost
-        except UpstreamError:
+        except Offline:
+            raise
+        except UpstreamError as error:
+            if position == start and isinstance(error, UpstreamUnreachable):
+                # The connection was tried several times already.
+                raise
             failures = 1 if position > before else failures + 1
             if failures > _ATTEMPTS_WITHOUT_PROGRESS:
                 raise

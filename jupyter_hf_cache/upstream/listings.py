@@ -22,7 +22,7 @@ from jupyter_hf_cache.protocol.rewrite import strip_xet
 from jupyter_hf_cache.storage.records import Credential
 from jupyter_hf_cache.storage.state import StateTable, key_of
 from jupyter_hf_cache.upstream.client import UpstreamClient, UpstreamResponse
-from jupyter_hf_cache.upstream.lookup import refusal
+from jupyter_hf_cache.upstream.lookup import check_no_page, refusal
 
 MAX_LISTING = 64 * 1024 * 1024
 _READ_TIMEOUT = 30.0
@@ -172,6 +172,7 @@ def fetch_listing(
 
 
 def _listing(response: UpstreamResponse, asked: float) -> Listing:
+    check_no_page(response)
     raw = response.read(MAX_LISTING)
     try:
         return _read(json.loads(raw), response, asked)

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from jupyter_hf_cache.errors import (
     HfCacheError,
+    NotAHub,
     UpstreamAnswer,
     UpstreamError,
     UpstreamFailing,
@@ -23,6 +24,7 @@ from jupyter_hf_cache.storage.records import Claim, Credential, RepoRef
 from jupyter_hf_cache.upstream.client import UpstreamClient, UpstreamResponse
 from jupyter_hf_cache.upstream.targets import absolute_target, redirect_target
 
+_CHECK_URL = "Check the url of the remote."
 _RENAMES = 5
 _BODY_OF_ERROR = 8 * 1024
 METADATA_TIMEOUT = 8.0
@@ -90,9 +92,10 @@ def _renamed(client: UpstreamClient, found: FileMetadata) -> tuple[str, str]:
     target = urlsplit(found.location or "")
     remote = client.remote
     if target.netloc and f"{target.scheme}://{target.netloc}".lower() != remote.origin:
-        raise UpstreamError(
-            "The upstream redirects without naming a commit (no X-Repo-Commit), so it does not "
-            "behave like a Hub."
+        raise NotAHub(
+            "The upstream redirects elsewhere without naming a commit (no X-Repo-Commit), so it "
+            "does not behave like a Hub.",
+            advice=_CHECK_URL,
         )
     path = target.path
     if remote.base_path and path.startswith(remote.base_path + "/"):
@@ -105,6 +108,7 @@ def _look(
 ) -> Look:
     status = response.status
     if status < 400:
+        check_no_page(response)
         return Look(_claim(found), readable=True, link=_link(client, response, found))
     commit = found.commit or (revision if is_commit(revision) else None)
     if response.headers.get("X-Error-Code") == "EntryNotFound" and commit:
@@ -128,7 +132,7 @@ def _claim(found: FileMetadata) -> Claim:
         raise UpstreamError(
             "The upstream's answer has no X-Repo-Commit or no ETag, so it does not behave like a "
             "Hub.",
-            advice="Check the url of the remote.",
+            advice=_CHECK_URL,
         )
     return Claim(
         commit=found.commit,
@@ -137,6 +141,20 @@ def _claim(found: FileMetadata) -> Claim:
         content_type=found.content_type,
         xet_hash=found.xet_hash,
     )
+
+
+def check_no_page(response: UpstreamResponse) -> None:
+    """Make sure that what should be an answer of the Hub is no web page.
+
+    Raises:
+        NotAHub: it is one; the Hub itself answers these questions with anything but HTML.
+    """
+    kind = response.headers.get("Content-Type", "").split(";")[0].strip().lower()
+    if kind == "text/html" and "X-Repo-Commit" not in response.headers:
+        raise NotAHub(
+            "A web page came instead of the Hub's answer: a login page or a proxy stands between.",
+            advice="Open a web page in a browser of this network, or check the url of the remote.",
+        )
 
 
 def refusal(response: UpstreamResponse) -> HfCacheError:
@@ -156,11 +174,17 @@ def refusal(response: UpstreamResponse) -> HfCacheError:
         return UpstreamFailing(
             message or f"The upstream answered {status}.", status=status, headers=headers
         )
+    if 300 <= status < 400:
+        raise NotAHub(
+            "The upstream redirects to another host, so it does not behave like a Hub; a login "
+            "page may stand between.",
+            advice=_CHECK_URL,
+        )
     if status != 401 and not code and not message:
         return UpstreamError(
             f"The upstream answered {status} without saying why, so it does not behave like a Hub; "
             "a login page or a proxy may stand between.",
-            advice="Check the url of the remote.",
+            advice=_CHECK_URL,
         )
     return UpstreamAnswer(
         status,

@@ -12,7 +12,13 @@ import re
 import time
 from collections.abc import Mapping
 
-from jupyter_hf_cache.errors import UpstreamError, UpstreamFailing, UpstreamUnreachable
+from jupyter_hf_cache.errors import (
+    NotAHub,
+    Offline,
+    UpstreamError,
+    UpstreamFailing,
+    UpstreamUnreachable,
+)
 
 ATTEMPTS_WITHOUT_PROGRESS = 5
 LONGEST_WAIT = 60.0
@@ -55,7 +61,10 @@ def pause_after(error: UpstreamError, failures: int, *, begun: bool) -> float | 
     """
     asked = asked_wait(error.headers) or 0.0
     gone = isinstance(error, UpstreamUnreachable)
-    if not begun and (gone or asked > _BEFORE_THE_FIRST_BYTE):
+    if isinstance(error, NotAHub):
+        # A storage may slip once; a portal answers everything, and at once.
+        gone = failures > 1
+    if isinstance(error, Offline) or (not begun and (gone or asked > _BEFORE_THE_FIRST_BYTE)):
         return None
     if failures > ATTEMPTS_WITHOUT_PROGRESS:
         return None

@@ -15,7 +15,13 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
 
-from jupyter_hf_cache.errors import HfCacheError, UpstreamAnswer, UpstreamError, UpstreamFailing
+from jupyter_hf_cache.errors import (
+    HfCacheError,
+    NotAHub,
+    UpstreamAnswer,
+    UpstreamError,
+    UpstreamFailing,
+)
 from jupyter_hf_cache.protocol.headers import error_headers
 from jupyter_hf_cache.protocol.ranges import parse_content_range
 from jupyter_hf_cache.storage.own_cache import OwnCopy
@@ -163,6 +169,7 @@ def _body(
     if offset < start and ranges == "required":
         raise RangesIgnored
     for data in response.iter_gathered(CHUNK_SIZE):
+        source.client.watch.check()
         yield max(offset, start), data[max(start - offset, 0) : max(end - offset, 0)]
         offset += len(data)
         if offset >= end:
@@ -222,7 +229,7 @@ def _first_offset(
 def _check_whole_body(response: UpstreamResponse, size: int, source: Source) -> None:
     kind = response.headers.get("Content-Type", "").split(";")[0].strip().lower()
     if kind == "text/html" and not source.html:
-        raise UpstreamError(
+        raise NotAHub(
             "The upstream answered with a web page instead of the file; a login page or a proxy "
             "may stand between."
         )
