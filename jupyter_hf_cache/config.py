@@ -35,6 +35,7 @@ from jupyter_hf_cache.storage.filesystem import local_state_dir, network_type_of
 from jupyter_hf_cache.storage.own_cache import own_cache_directory
 from jupyter_hf_cache.storage.records import DEFAULT_HUB
 from jupyter_hf_cache.web.context import AccessOptions
+from jupyter_hf_cache.web.cors import CorsRules, parse_origins
 from jupyter_hf_cache.web.guard import HostRules
 from jupyter_hf_cache.web.network import parse_networks
 
@@ -157,6 +158,13 @@ class HfCache(LoggingConfigurable):
         help="""Addresses or networks ("10.0.0.7", "10.0.0.0/8") of reverse proxies. Their
         X-Forwarded-* headers are believed, and endpoints with a capability work through them.""",
     ).tag(config=True)
+    cors_origins = List(
+        Unicode(),
+        help="""Origins ("https://pages.example.org") whose web pages may read content through the
+        stand-alone server, with JavaScript clients of the Hub; "*" for all. Pages read only what
+        everybody may who reaches the server, or what a token that they send opens, and change
+        nothing. A Jupyter server ignores it.""",
+    ).tag(config=True)
     inject_env = Union(
         [Bool(), List(Unicode())],
         default_value=[ENDPOINT],
@@ -235,6 +243,14 @@ class HfCache(LoggingConfigurable):
             raise TraitError(f"HfCache.trusted_proxies: {error}.") from None
         return list(proposal["value"])
 
+    @validate("cors_origins")
+    def _check_origins(self, proposal: Any) -> list[str]:
+        try:
+            parse_origins(proposal["value"])
+        except ValueError as error:
+            raise TraitError(f"HfCache.cors_origins: {error}.") from None
+        return list(proposal["value"])
+
     @validate("inject_env")
     def _check_names(self, proposal: Any) -> bool | list[str]:
         value: bool | list[str] = proposal["value"]
@@ -304,7 +320,12 @@ class HfCache(LoggingConfigurable):
         return state_dir
 
     def access_options(
-        self, *, ip: str, any_host: bool = False, names: tuple[str, ...] = ()
+        self,
+        *,
+        ip: str,
+        any_host: bool = False,
+        names: tuple[str, ...] = (),
+        pages: bool = False,
     ) -> AccessOptions:
         """What the guard and the entrance take.
 
@@ -312,7 +333,11 @@ class HfCache(LoggingConfigurable):
             ip: the address the server listens on; "" or a wildcard for all.
             any_host: the app has been told to accept every host name.
             names: the app's own host names.
+            pages: nothing but the cache is at this origin, so that pages of others may be let
+                read.
         """
+        if self.cors_origins and not pages:
+            self.log.warning("HfCache.cors_origins is ignored: it is for the stand-alone server")
         anonymous = cast("AllowAnonymous", self.allow_anonymous)
         if is_under_jupyterhub() and anonymous != "never":
             self.log.warning("HfCache.allow_anonymous is ignored: a JupyterHub runs this server")
@@ -323,6 +348,7 @@ class HfCache(LoggingConfigurable):
         own = (*self.allowed_hosts, *names, *(() if wildcard else (ip,)))
         return AccessOptions(
             allow_anonymous=anonymous,
+            cors=CorsRules(parse_origins(self.cors_origins) if pages else frozenset()),
             hosts=HostRules(
                 names=frozenset(name.strip("[]").lower().rstrip(".") for name in own),
                 any_host=any_host,
