@@ -73,6 +73,7 @@ class ServeApp(JupyterApp):
         "workers": "ServeApp.workers",
         "cache-dir": "HfCache.cache_dir",
         "upstream": "HfCache.default_upstream",
+        "cors-origin": "HfCache.cors_origins",
         "config": "JupyterApp.config_file",
         "log-level": "Application.log_level",
     }
@@ -127,7 +128,7 @@ class ServeApp(JupyterApp):
         return WebContext(
             slot=ServiceSlot(service),
             authenticator=PasswordAuthenticator(password),
-            options=self.cache.access_options(ip=self.ip, names=_own_names(self.ip)),
+            options=self.cache.access_options(ip=self.ip, names=_own_names(self.ip), pages=True),
             cache_token=cache_token,
             log=self.log,
         )

@@ -14,6 +14,7 @@ from typing import ClassVar, Literal, cast
 from urllib.parse import unquote
 
 from tornado.iostream import StreamClosedError
+from tornado.web import HTTPError
 
 from jupyter_hf_cache import __version__
 from jupyter_hf_cache.answers import (
@@ -24,7 +25,13 @@ from jupyter_hf_cache.answers import (
     PartsBody,
     StreamBody,
 )
-from jupyter_hf_cache.errors import BadRequest, FillInterrupted, StorageError, VerificationFailed
+from jupyter_hf_cache.errors import (
+    BadRequest,
+    FillInterrupted,
+    Refused,
+    StorageError,
+    VerificationFailed,
+)
 from jupyter_hf_cache.protocol.headers import sandbox_headers
 from jupyter_hf_cache.web.context import WebContext
 from jupyter_hf_cache.web.handler import CacheHandler
@@ -67,12 +74,21 @@ class ContentHandler(CacheHandler):
 
     async def prepare(self) -> None:
         """Start passing an upload on before it is complete."""
+        if self.request.method == "OPTIONS":
+            # Browsers ask this without any credential, so there is nobody to let in.
+            self.pass_guard()
+            return
         await super().prepare()
         if self.request.method in ("GET", "HEAD"):
             return
         method, path = self.request.method or "", self.entrance.path
         if await self.context.run(self.context.service.needs_body, method, path):
             self._question = bytearray()
+        elif self.from_page:
+            raise Refused(
+                "Pages of other origins may read here, and change nothing.",
+                advice="Send changes from a program, or straight to the Hub.",
+            )
         elif self.has_body():
             pipe = self._pipe = BodyPipe()
             self._forwarded = asyncio.ensure_future(self._ask(pipe))
@@ -123,6 +139,18 @@ class ContentHandler(CacheHandler):
     async def delete(self, _: str) -> None:
         """Pass on."""
         await self._respond()
+
+    def options(self, _: str) -> None:
+        """Tell a browser what a page of an allowed origin may send; anybody else gets 405."""
+        headers = self.request.headers
+        allowed = self.context.options.cors.preflight(headers.get("Origin"), headers)
+        if allowed is None:
+            raise HTTPError(405)
+        for name, value in allowed.items():
+            self.set_header(name, value)
+        self.clear_header("Content-Type")
+        self.set_status(204)
+        self.finish()
 
     # -- from memory
 

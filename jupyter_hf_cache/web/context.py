@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from jupyter_hf_cache.errors import HfCacheError
 from jupyter_hf_cache.web.capability import Capabilities
+from jupyter_hf_cache.web.cors import CorsRules
 from jupyter_hf_cache.web.credentials import CACHE_TOKEN_PREFIX, Authenticator, Throttle
 from jupyter_hf_cache.web.entrance import AllowAnonymous, Rules
 from jupyter_hf_cache.web.guard import HostRules
@@ -59,12 +60,15 @@ class AccessOptions:
     Args:
         trusted_proxies: whose forwarding headers are believed.
         capability_ttl: seconds for which a capability made by this server is good.
+        cors: other origins whose pages may read content. Jupyter's own apps have none: content
+            would be one mistake away from the login.
     """
 
     allow_anonymous: AllowAnonymous = "loopback"
     hosts: HostRules = field(default_factory=HostRules)
     trusted_proxies: tuple[IPNetwork, ...] = ()
     capability_ttl: float = 30 * 86400.0
+    cors: CorsRules = field(default_factory=CorsRules)
 
 
 class ServiceSlot:

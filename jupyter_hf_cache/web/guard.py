@@ -60,11 +60,14 @@ def check(
     sender: Sender,
     hosts: HostRules,
     xsrf_valid: Callable[[], bool],
+    *,
+    allowed_page: bool = False,
 ) -> None:
     """Let the request pass, or refuse it.
 
     Args:
         headers: a case-insensitive mapping.
+        allowed_page: its `Origin` is one whose pages the operator lets read (`cors`).
         xsrf_valid: whether the request proves by the XSRF token that our own page sent it; called
             only when it matters.
 
@@ -72,8 +75,9 @@ def check(
         Refused: 403, with what to change.
     """
     _check_host(sender.host, hosts)
-    _check_site(headers)
-    _check_origin(headers.get("Origin"), sender)
+    if not allowed_page:
+        _check_site(headers)
+        _check_origin(headers.get("Origin"), sender)
     if method not in SAFE_METHODS:
         _check_form(headers, xsrf_valid)
 
@@ -101,7 +105,7 @@ def _check_site(headers: Mapping[str, str]) -> None:
 
 
 def _check_origin(origin: str | None, sender: Sender) -> None:
-    if origin is None or _same_place(origin, sender.host):
+    if origin is None or is_own(origin, sender):
         return
     raise Refused(
         "The Origin of this request is not this server.",
@@ -109,12 +113,12 @@ def _check_origin(origin: str | None, sender: Sender) -> None:
     )
 
 
-def _same_place(origin: str, host: str) -> bool:
-    """Compare as Jupyter does, by host and port: the scheme is often changed by a proxy in
-    between.
+def is_own(origin: str, sender: Sender) -> bool:
+    """Whether an `Origin` is this server. Compared as Jupyter does, by host and port: the scheme is
+    often changed by a proxy in between.
     """
     parts = urlsplit(origin.lower())
-    ours, theirs = split_host(host), split_host(parts.netloc)
+    ours, theirs = split_host(sender.host), split_host(parts.netloc)
     if ours is None or theirs is None or parts.scheme not in _DEFAULT_PORTS:
         return False
     default = _DEFAULT_PORTS[parts.scheme]

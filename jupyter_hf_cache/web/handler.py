@@ -61,6 +61,10 @@ class CacheHandler(RequestHandler):
         body_limit: bytes of a body that are collected into `request.body` before the verb runs;
             None if the route handles `data_received` itself, where a returned awaitable slows the
             sender down.
+
+    Attributes:
+        from_page: a page of another origin asks, whose reading the operator allowed; known after
+            the guard.
     """
 
     surface: ClassVar[Literal["content", "api", "open"]] = "api"
@@ -69,6 +73,7 @@ class CacheHandler(RequestHandler):
     context: WebContext
     entrance: Entrance
     sender: network.Sender
+    from_page: bool
 
     def initialize(self, context: WebContext) -> None:
         """Take the route's context."""
@@ -94,6 +99,7 @@ class CacheHandler(RequestHandler):
         if self.surface == "content":
             for name, value in _CONTENT_HEADERS.items():
                 self.set_header(name, value)
+            self._set_cors_headers()
             return
         super().set_default_headers()
         self.set_header("X-Content-Type-Options", "nosniff")
@@ -105,17 +111,7 @@ class CacheHandler(RequestHandler):
         The server's identity provider is asked only by `entrance.admit`, and never sees a token of
         the Hub.
         """
-        # Jupyter's handlers take a missing user for "not decided yet" and let XSRF checks pass.
-        self.current_user = self._jupyter_current_user = None
-        self.context.running.add(self)
-        self.sender = self._identify_sender()
-        guard.check(
-            self.request.method or "",
-            self.request.headers,
-            self.sender,
-            self.context.options.hosts,
-            self._is_xsrf_valid,
-        )
+        self.pass_guard()
         if self.surface != "open":
             self.entrance = await self._admit()
         if self.surface == "content":
@@ -125,6 +121,27 @@ class CacheHandler(RequestHandler):
         elif self._login is not None:
             self._check_cookie_write(self._login)
         self._check_body_size()
+
+    def pass_guard(self) -> None:
+        """The first part of `prepare`: the guard, before anybody is looked up.
+
+        Raises:
+            Refused: 403.
+        """
+        # Jupyter's handlers take a missing user for "not decided yet" and let XSRF checks pass.
+        self.current_user = self._jupyter_current_user = None
+        self.context.running.add(self)
+        self.sender = self._identify_sender()
+        self.from_page = self._is_from_allowed_page()
+        guard.check(
+            self.request.method or "",
+            self.request.headers,
+            self.sender,
+            self.context.options.hosts,
+            self._is_xsrf_valid,
+            allowed_page=self.from_page,
+        )
+        self._set_cors_headers()
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
         """Collect the body, up to `body_limit`."""
@@ -283,6 +300,21 @@ class CacheHandler(RequestHandler):
             headers=self.request.headers,
             trusted_proxies=self.context.options.trusted_proxies,
         )
+
+    def _is_from_allowed_page(self) -> bool:
+        origin = self.request.headers.get("Origin")
+        return (
+            self.surface == "content"
+            and self.context.options.cors.allows(origin)
+            and not guard.is_own(origin or "", self.sender)
+        )
+
+    def _set_cors_headers(self) -> None:
+        # Before `initialize` there is no context; `prepare` comes after it.
+        if self.surface == "content" and hasattr(self, "context"):
+            origin = self.request.headers.get("Origin")
+            for name, value in self.context.options.cors.headers(origin).items():
+                self.set_header(name, value)
 
     async def _admit(self) -> Entrance:
         content = self.surface == "content"
