@@ -1,8 +1,9 @@
 """Bodies and URLs of the upstream that must not reach a client as they are.
 
-Responsible for: hiding Xet in JSON, and turning the upstream's own URLs (pages of a list,
-redirects, a few known JSON fields) into URLs below this cache.
-Not responsible for: `X-Xet-*` headers (`headers`), deciding what a client may fetch there.
+Responsible for: hiding Xet in JSON, and turning those of the upstream's own URLs that a client
+calls (pages of a list, redirects, actions of an LFS batch) into URLs below this cache.
+Not responsible for: `X-Xet-*` headers (`headers`), URLs that a person reads (`shown_urls`),
+deciding what a client may fetch there.
 
 Xet must vanish from JSON too: huggingface_hub takes `xetHash` of a listing for a promise and then
 leaves this endpoint without a way back. Only files that plain HTTP cannot bring are left to it.
@@ -22,8 +23,6 @@ _MAX_LINK = 16384
 _LINK = re.compile(r'<([^<>]*)>((?:[^,"<>]|"[^"]*")*)')
 _REL = re.compile(r'(?:^|;)\s*rel\s*=\s*(?:"([^"]*)"|([^\s;,"]+))', re.IGNORECASE)
 _UNSAFE = re.compile(r"[\x00-\x20\x7f<>\\]")
-_REPO_FIELDS = ("url", "commitUrl")
-_URL_FIELDS = frozenset({"url", "commitUrl", "pullRequestUrl"})
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -79,29 +78,43 @@ def rewrite_location(location: str, origin: str, base: str) -> str | None:
     return _below_base(location.strip(), origin, base)
 
 
-def rewrite_json_urls(body: Any, origin: str, base: str, *, name_type: bool = False) -> Any:
-    """Turn the upstream's own URLs in answers to writes into URLs below `base`, in a copy.
+def rewrite_actions(body: Any, origin: str, base: str) -> Any:
+    """Turn the upstream's own URLs in an LFS batch answer into URLs below `base`, in a copy.
 
-    Only fields that clients call or show: `url`, `commitUrl` and `pullRequestUrl` of a new repo or
-    commit, and `actions.*.href` of an LFS batch. URLs of other hosts (signed ones above all) stay.
+    A client calls them with its token. URLs of other hosts (signed ones above all) stay.
+    """
+    if not isinstance(body, dict) or not isinstance(body.get("objects"), list):
+        return body
+    return {**body, "objects": [_lfs_object(entry, origin, base) for entry in body["objects"]]}
+
+
+def own_path(url: str, origin: str) -> str | None:
+    """Path and query below the upstream of one of its own URLs; None if it is not the upstream's or
+    could climb.
 
     Args:
-        name_type: write `models/` before the id of a model. huggingface_hub 0 reads a repo from the
-            last segments of `url` and `commitUrl`, and where its endpoint has a path it takes the
-            one before the id for the type of the repo: without this, an upload that has succeeded
-            ends in a ValueError.
+        url: absolute, or a path.
+        origin: URL of the upstream, with its base path if it has one.
     """
-    if not isinstance(body, dict):
-        return body
-    rewritten = {
-        key: _own_url(value, origin, base) if key in _URL_FIELDS else value
-        for key, value in body.items()
-    }
-    if name_type:
-        rewritten |= {k: _with_type(rewritten[k], base) for k in _REPO_FIELDS if k in rewritten}
-    if isinstance(body.get("objects"), list):
-        rewritten["objects"] = [_lfs_object(entry, origin, base) for entry in body["objects"]]
-    return rewritten
+    if _UNSAFE.search(url):
+        return None
+    try:
+        parts, upstream = urlsplit(url), urlsplit(origin)
+        if parts.netloc and _authority(parts) != _authority(upstream):
+            return None
+    except ValueError:
+        return None
+    if (parts.scheme and not parts.netloc) or not parts.path.startswith("/"):
+        return None
+    prefix = upstream.path.rstrip("/")
+    path = parts.path
+    if prefix and (path == prefix or path.startswith(prefix + "/")):
+        path = path[len(prefix) :]
+    elif prefix and parts.netloc:
+        return None
+    if any(unquote(segment) in (".", "..") for segment in path.split("/")):
+        return None
+    return path + (f"?{parts.query}" if parts.query else "")
 
 
 def lfs_batch_downloads(body: bytes) -> bool:
@@ -125,14 +138,6 @@ def _lfs_object(entry: Any, origin: str, base: str) -> Any:
     return {**entry, "actions": actions}
 
 
-def _with_type(url: Any, base: str) -> Any:
-    prefix = base.rstrip("/")
-    if not isinstance(url, str) or not url.startswith(prefix + "/"):
-        return url
-    path = url[len(prefix) :]
-    return url if path.startswith(("/datasets/", "/spaces/")) else f"{prefix}/models{path}"
-
-
 def _own_url(value: Any, origin: str, base: str) -> Any:
     if not isinstance(value, str) or not value.lower().startswith(("http://", "https://")):
         return value
@@ -140,26 +145,9 @@ def _own_url(value: Any, origin: str, base: str) -> Any:
 
 
 def _below_base(url: str, origin: str, base: str) -> str | None:
-    """The URL of the same thing below `base`; None if it is not the upstream's or could climb."""
-    if _UNSAFE.search(url):
-        return None
-    try:
-        parts, upstream = urlsplit(url), urlsplit(origin)
-        if parts.netloc and _authority(parts) != _authority(upstream):
-            return None
-    except ValueError:
-        return None
-    if (parts.scheme and not parts.netloc) or not parts.path.startswith("/"):
-        return None
-    prefix = upstream.path.rstrip("/")
-    path = parts.path
-    if prefix and (path == prefix or path.startswith(prefix + "/")):
-        path = path[len(prefix) :]
-    elif prefix and parts.netloc:
-        return None
-    if any(unquote(segment) in (".", "..") for segment in path.split("/")):
-        return None
-    return base.rstrip("/") + path + (f"?{parts.query}" if parts.query else "")
+    """The URL of the same thing below `base`; None if there is none."""
+    path = own_path(url, origin)
+    return None if path is None else base.rstrip("/") + path
 
 
 def _authority(parts: SplitResult) -> tuple[str, int | None]:

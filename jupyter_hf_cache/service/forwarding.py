@@ -19,18 +19,18 @@ from jupyter_hf_cache.errors import NotFound, UpstreamError
 from jupyter_hf_cache.protocol.headers import answer_headers, forward_request_headers
 from jupyter_hf_cache.protocol.paths import HubRequest
 from jupyter_hf_cache.protocol.rewrite import (
-    rewrite_json_urls,
+    rewrite_actions,
     rewrite_link,
     rewrite_location,
     strip_xet,
 )
+from jupyter_hf_cache.protocol.shown_urls import client_release, show_urls
 from jupyter_hf_cache.service.caller import Caller
 from jupyter_hf_cache.upstream.client import UpstreamResponse
 from jupyter_hf_cache.upstream.transfer import CHUNK_SIZE
 
 _MAX_JSON = 16 * 1024 * 1024
 _READ_TIMEOUT = 120.0
-_OLD_CLIENT = "hf_hub/0."
 _NO_PAGE = ("/api/", "/oauth/", "/.well-known/")
 
 
@@ -58,8 +58,7 @@ def forward(
         read_timeout=_READ_TIMEOUT,
     )
     try:
-        old_client = _OLD_CLIENT in headers.get("User-Agent", "")
-        return _answer(request, caller, response, old_client=old_client)
+        return _answer(request, caller, response, headers.get("User-Agent", ""))
     except BaseException:
         response.close()
         raise
@@ -78,7 +77,7 @@ def _refuse_pages(request: HubRequest, caller: Caller, headers: Mapping[str, str
 
 
 def _answer(
-    request: HubRequest, caller: Caller, response: UpstreamResponse, *, old_client: bool
+    request: HubRequest, caller: Caller, response: UpstreamResponse, user_agent: str
 ) -> Answer:
     upstream = caller.remote.upstream_url
     headers = answer_headers(response.headers, keep_xet=request.mints)
@@ -89,7 +88,7 @@ def _answer(
             headers[name] = rewritten
     kind = response.headers.get("Content-Type", "").split(";")[0].strip().lower()
     if request.method != "HEAD" and (kind == "application/json" or kind.endswith("+json")):
-        return _json_answer(request, caller, response, headers, old_client=old_client)
+        return _json_answer(request, caller, response, headers, user_agent)
     if request.method == "HEAD" or response.status in (204, 304):
         response.close()
         return Answer(response.status, headers, result="forwarded")
@@ -102,8 +101,7 @@ def _json_answer(
     caller: Caller,
     response: UpstreamResponse,
     headers: dict[str, str],
-    *,
-    old_client: bool,
+    user_agent: str,
 ) -> Answer:
     data = response.read(_MAX_JSON)
     response.close()
@@ -115,9 +113,11 @@ def _json_answer(
         raise UpstreamError("The upstream announced JSON and sent something else.") from error
     if not request.mints:
         parsed = strip_xet(parsed)
-    parsed = rewrite_json_urls(
-        parsed, caller.remote.upstream_url, caller.base, name_type=old_client
-    )
+    upstream = caller.remote.upstream_url
+    if request.mints:
+        parsed = rewrite_actions(parsed, upstream, caller.base)
+    elif request.writes:
+        parsed = show_urls(parsed, upstream, client_release(user_agent))
     return _bytes_answer(response.status, headers, json.dumps(parsed, ensure_ascii=False).encode())
 
 

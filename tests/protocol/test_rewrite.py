@@ -8,7 +8,7 @@ import pytest
 
 from jupyter_hf_cache.protocol.rewrite import (
     lfs_batch_downloads,
-    rewrite_json_urls,
+    rewrite_actions,
     rewrite_link,
     rewrite_location,
     strip_xet,
@@ -135,41 +135,6 @@ def test_redirects_stay_below_this_cache_or_are_none(location: str, expected: st
     assert rewrite_location(location, HUB, BASE) == expected
 
 
-def test_urls_of_a_commit_lead_here() -> None:
-    body = {
-        "success": True,
-        "commitUrl": f"{HUB}/o/n/commit/c",
-        "pullRequestUrl": f"{HUB}/o/n/discussions/1",
-        "hookOutput": f"{HUB}/left/alone",
-    }
-
-    assert rewrite_json_urls(body, HUB, BASE) == {
-        "success": True,
-        "commitUrl": f"{BASE}/o/n/commit/c",
-        "pullRequestUrl": f"{BASE}/o/n/discussions/1",
-        "hookOutput": f"{HUB}/left/alone",
-    }
-
-
-@pytest.mark.parametrize(
-    ("key", "path", "expected"),
-    [
-        ("url", "/o/n", "/models/o/n"),
-        ("url", "/datasets/o/n", "/datasets/o/n"),
-        ("url", "/spaces/o/n", "/spaces/o/n"),
-        ("commitUrl", "/o/n/commit/c", "/models/o/n/commit/c"),
-        ("commitUrl", "/datasets/o/n/commit/c", "/datasets/o/n/commit/c"),
-        ("commitUrl", "/o/datasets/commit/c", "/models/o/datasets/commit/c"),
-        ("pullRequestUrl", "/o/n/discussions/1", "/o/n/discussions/1"),
-    ],
-)
-def test_an_old_client_reads_the_type_of_a_repo_from_its_url(
-    key: str, path: str, expected: str
-) -> None:
-    body = {key: HUB + path}
-    assert rewrite_json_urls(body, HUB, BASE, name_type=True) == {key: BASE + expected}
-
-
 def test_signed_urls_of_an_lfs_batch_stay_as_they_are() -> None:
     signed = "https://s3.example/x?X-Amz-Signature=s"
     body = {
@@ -185,7 +150,7 @@ def test_signed_urls_of_an_lfs_batch_stay_as_they_are() -> None:
             "odd",
         ]
     }
-    rewritten = rewrite_json_urls(body, HUB, BASE)
+    rewritten = rewrite_actions(body, HUB, BASE)
 
     assert rewritten["objects"][0]["actions"] == {
         "upload": {"href": signed, "header": {"a": "b"}},
@@ -196,7 +161,7 @@ def test_signed_urls_of_an_lfs_batch_stay_as_they_are() -> None:
 
 @pytest.mark.parametrize("body", [None, [], [{"url": HUB}], "x", {"url": 3}, {"url": "/o/n"}])
 def test_other_json_is_left_alone(body: Any) -> None:
-    assert rewrite_json_urls(body, HUB, BASE) == body
+    assert rewrite_actions(body, HUB, BASE) == body
 
 
 @pytest.mark.parametrize(

@@ -123,11 +123,11 @@ class TestWrites:
             assert cache.get(url, headers=ALICE).status_code == 404
         created = self.create(cache)
         assert created.status_code == 200
-        assert created.json()["url"].endswith("/hf/org/new")
+        assert created.json()["url"] == f"{hub.url}/org/new"
         assert cache.get("/api/models/org/new", headers=ALICE).json()["sha"], "404 is forgotten"
         pushed = push(cache, "org/new", self.FILES)
         sha = pushed.json()["commitOid"]
-        assert pushed.json()["commitUrl"].startswith(cache.host)
+        assert pushed.json()["commitUrl"] == f"{hub.url}/org/new/commit/{sha}"
         for headers in (ALICE, {}):
             assert cache.get("/api/models/org/new", headers=headers).json()["sha"] == sha
             for path, body in self.FILES.items():
@@ -175,11 +175,11 @@ class TestWrites:
         assert "rights" in answer.headers["X-Error-Message"]
         assert "rights" in answer.json()["error"]
 
-    def test_a_second_creation_is_a_409(self, cache: RunningCache) -> None:
+    def test_a_second_creation_is_a_409(self, cache: RunningCache, hub: FakeHub) -> None:
         assert self.create(cache).status_code == 200
         again = self.create(cache)
         assert again.status_code == 409
-        assert again.json()["url"].startswith(cache.host)
+        assert again.json()["url"] == f"{hub.url}/org/new"
 
     def test_a_trusted_caller_without_a_token_writes_nothing(
         self, cache: RunningCache, hub: FakeHub
