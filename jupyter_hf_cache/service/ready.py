@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from jupyter_hf_cache.answers import Answer, BytesBody
+from jupyter_hf_cache.protocol.xet import is_too_large
 from jupyter_hf_cache.service.caller import Asker
 from jupyter_hf_cache.service.heads import not_modified, wants_fresh
 from jupyter_hf_cache.service.usage import Usage
@@ -159,8 +160,8 @@ class ReadyAnswers:
         """
         if answer.status != 200 or not answer.until or "Range" in headers:
             return
-        if "Link" in answer.headers:
-            return  # it names the endpoint as this caller knows it, with their key
+        if is_too_large(int(answer.headers.get("X-Linked-Size", "0"))):
+            return  # it names the endpoint as this caller knows it, or depends on their program
         body = answer.body.data if isinstance(answer.body, BytesBody) else None
         ready = ReadyAnswer(
             headers=dict(answer.headers),
