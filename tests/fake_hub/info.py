@@ -14,6 +14,8 @@ from . import errors
 from .catalogue import Commit, Entry, Repo
 
 _ALWAYS = ("_id", "id")
+# May be asked for about every repo; those that have none answer without.
+_OF_SOME_REPOS = frozenset({"config", "library_name", "pipeline_tag", "sdk"})
 
 
 def iso(date: datetime) -> str:
@@ -34,11 +36,11 @@ def repo_info(
     Raises:
         HubError: `expand` names an unknown field.
     """
-    fields = _fields(repo, commit, blobs=blobs, full=full)
+    fields = _fields(repo, commit, blobs=blobs, full=full or bool(expand))
     if expand:
         known = {**fields, **_only_expanded(repo, commit)}
         for name in expand:
-            if name not in known:
+            if name not in known and name not in _OF_SOME_REPOS:
                 raise errors.bad_request(f'Invalid expand field: "{name}"')
         return {name: known[name] for name in (*_ALWAYS, *expand) if name in known}
     if security:

@@ -334,6 +334,9 @@ def test_info_can_be_cut_to_some_fields(ask: Any) -> None:
     path = "/api/models/org/large"
     assert set(ask("GET", f"{path}?expand=sha").json()) == {"_id", "id", "sha"}
     assert "xetEnabled" in ask("GET", f"{path}?expand[]=xetEnabled").json()
+    # A field that this repo has no value of is left out, one that no repo has is an error.
+    assert "pipeline_tag" not in ask("GET", "/api/models/org/large?expand=pipeline_tag").json()
+    assert "gated" in ask("GET", "/api/models?expand=gated").json()[0]
     assert "xetEnabled" not in ask("GET", path).json()
     blobs = ask("GET", f"{path}?blobs=true").json()["siblings"]
     assert {"sha256", "size", "pointerSize"} == set(blobs[-1]["lfs"])
