@@ -139,6 +139,12 @@ class HfCache(LoggingConfigurable):
         help="""Refuse uploads and every other change on the Hub that is sent through the
         cache.""",
     ).tag(config=True)
+    pass_through_large_files = Bool(
+        True,
+        help="""Let clients load files over 50 GB from the Hub's own storage (Xet), past this
+        cache: Python clients load them in no other way, and they are not kept here. False refuses
+        them with an error that says so, and gives out no Xet tokens for reading.""",
+    ).tag(config=True)
     allow_anonymous = Enum(
         ("never", "loopback", "network"),
         help="""Who may read without a capability or login. "loopback": programs on this machine,
@@ -296,6 +302,7 @@ class HfCache(LoggingConfigurable):
             adopt_by_link=self.adopt_by_link,
             offline=self.offline,
             read_only=self.read_only,
+            pass_through_large_files=self.pass_through_large_files,
         )
 
     def _state_dir(self, option: str, directory: Path) -> Path | None:
