@@ -24,8 +24,10 @@ from jupyter_hf_cache.service.dispatch import Dispatch
 from jupyter_hf_cache.service.files import Files
 from jupyter_hf_cache.service.inventory import Inventory
 from jupyter_hf_cache.service.lasting import Lasting
+from jupyter_hf_cache.service.listed import Listed
 from jupyter_hf_cache.service.metadata import Metadata
 from jupyter_hf_cache.service.options import ServiceOptions
+from jupyter_hf_cache.service.page_rights import PageRights
 from jupyter_hf_cache.service.ready import ReadyAnswers
 from jupyter_hf_cache.service.reconciling import Reconciling
 from jupyter_hf_cache.service.revisions import Revisions
@@ -135,7 +137,10 @@ class CacheService:
                 options.adopt_from if options.single_user else (), by_link=options.adopt_by_link
             ),
         )
+        pages = PageRights(self.rights, single_user=options.single_user)
+        listed = Listed(self.listings, pages, self.breaker)
         self.files = Files(
+            listed=listed,
             claims=self.claims,
             revisions=self.revisions,
             rights=self.rights,
@@ -147,12 +152,12 @@ class CacheService:
         )
         self.metadata = Metadata(
             listings=self.listings,
+            listed=listed,
             revisions=self.revisions,
-            rights=self.rights,
+            rights=pages,
             usage=self.usage,
             breaker=self.breaker,
             changes=self.changes,
-            single_user=options.single_user,
         )
         self.ready = ReadyAnswers(self.generations, self.usage, self.budget)
         self.inventory = Inventory(self)

@@ -28,6 +28,7 @@ from jupyter_hf_cache.service.caller import Caller
 from jupyter_hf_cache.service.changes import Changes
 from jupyter_hf_cache.service.claims import Claims
 from jupyter_hf_cache.service.heads import missing_file, wants_fresh
+from jupyter_hf_cache.service.listed import Listed
 from jupyter_hf_cache.service.negatives import Negatives
 from jupyter_hf_cache.service.revisions import Revisions
 from jupyter_hf_cache.service.usage import Usage
@@ -75,6 +76,7 @@ class Files:
         self,
         *,
         claims: Claims,
+        listed: Listed,
         revisions: Revisions,
         rights: Rights,
         bodies: Bodies,
@@ -84,6 +86,7 @@ class Files:
         single_user: bool,
     ) -> None:
         self._claims = claims
+        self._listed = listed
         self._revisions = revisions
         self._rights = rights
         self._bodies = bodies
@@ -167,7 +170,7 @@ class Files:
         commit = revision if pinned else (pointer.commit if pointer else None)
         claim = None
         if commit is not None:
-            claim = self._claims.get(caller.remote.origin_id, repo, commit, question.file)
+            claim = self._claim(question, caller, commit)
         return Known(
             pinned=pinned,
             revision=pointer,
@@ -177,6 +180,16 @@ class Files:
             and (claim.absent or self._bodies.at_hand(repo, caller, claim, question.headers)),
             changed=self._changes.last(caller.scope, repo),
         )
+
+    def _claim(self, question: _Question, caller: Caller, commit: str) -> Claim | None:
+        repo, file, origin_id = question.repo, question.file, caller.remote.origin_id
+        claim = self._claims.get(origin_id, repo, commit, file)
+        if claim is None:
+            claim = self._listed.claim(caller, repo, commit, file)
+            if claim is not None:
+                # What is asked for outlives the listing.
+                self._claims.put(origin_id, repo, file, claim)
+        return claim
 
     def _may_read(self, caller: Caller, repo: RepoRef, now: float) -> bool:
         verdict = self._rights.verdict(caller.scope, caller.identity, repo)
@@ -222,6 +235,7 @@ class Files:
                 return known.claim
         key = (*identity, asked, question.file)
         if refused := self._negatives.find(key, caller.lifetimes.negative, known.changed):
+            self._usage.saved_call()
             raise refused
         return self._flight.do(key, lambda: self._find_out(key, question, caller, asked))
 
@@ -235,6 +249,7 @@ class Files:
         if not question.want_fresh:
             # An equal question may have been answered between a look at what is known and here.
             claim = self._sufficient(question, caller, self._known(question, caller))
+            claim = claim or self._learnt(question, caller, asked)
             if claim is not None:
                 return claim
         began = time.time()
@@ -248,6 +263,16 @@ class Files:
             pointer = Revision(look.claim.commit, began)
             self._revisions.put(caller, question.repo, asked, pointer)
         return look.claim
+
+    def _learnt(self, question: _Question, caller: Caller, asked: str) -> Claim | None:
+        """Return the claim on a file if it comes cheaper with those on its neighbours."""
+        repo, file = question.repo, question.file
+        if not is_commit(asked) or not self._may_read(caller, repo, time.time()):
+            return None
+        claim = self._listed.learn(caller, repo, asked, file)
+        if claim is not None:
+            self._claims.put(caller.remote.origin_id, repo, file, claim)
+        return claim
 
     def _look(self, question: _Question, caller: Caller, revision: str) -> Look:
         repo = question.repo

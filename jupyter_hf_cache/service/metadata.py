@@ -8,42 +8,43 @@ Not responsible for: files (`service.files`), or fetching and keeping one answer
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from urllib.parse import parse_qsl
 
 from jupyter_hf_cache.answers import Answer, BytesBody
-from jupyter_hf_cache.errors import BadRequest, UpstreamAnswer, UpstreamError
+from jupyter_hf_cache.errors import UpstreamAnswer, UpstreamError
 from jupyter_hf_cache.protocol.headers import forward_request_headers
 from jupyter_hf_cache.protocol.paths import HubRequest, Kind, api_path, is_commit
 from jupyter_hf_cache.protocol.rewrite import rewrite_link
 from jupyter_hf_cache.service.breaker import Breaker
-from jupyter_hf_cache.service.caller import ANONYMOUS_IDENTITY, Caller
+from jupyter_hf_cache.service.caller import Caller
 from jupyter_hf_cache.service.changes import Changes
 from jupyter_hf_cache.service.files import final
-from jupyter_hf_cache.service.heads import wants_fresh, warning
+from jupyter_hf_cache.service.heads import missing_file, wants_fresh, warning
+from jupyter_hf_cache.service.listed import Listed
 from jupyter_hf_cache.service.negatives import Negatives
+from jupyter_hf_cache.service.page_rights import PageRights
+from jupyter_hf_cache.service.questions import (
+    FOR_EVER,
+    lifetime,
+    page_of,
+    question_key,
+    repo_of,
+    without_conditions,
+)
 from jupyter_hf_cache.service.revisions import Revisions
 from jupyter_hf_cache.service.usage import Usage
-from jupyter_hf_cache.storage.records import RepoRef, Revision, Verdict
+from jupyter_hf_cache.storage.records import RepoRef, Revision
 from jupyter_hf_cache.upstream.flight import SingleFlight
-from jupyter_hf_cache.upstream.listings import Listing, Listings, fetch_listing, listing_key
+from jupyter_hf_cache.upstream.listings import Listing, Listings, fetch_listing
 from jupyter_hf_cache.upstream.policy import is_fresh
-from jupyter_hf_cache.upstream.rights import Rights, Subject, decide_read, decide_read_unasked
 
 logger = logging.getLogger(__name__)
 
-_FOR_EVER = float("inf")
 _JSON = "application/json; charset=utf-8"
 _ACCEPT = {"Accept": "application/json"}
-# Questions of which there is no end: only the latest answers are kept.
-_ENDLESS = frozenset({Kind.LIST, Kind.PATHS_INFO, Kind.COMMITS})
-# What a gated repo shows to everybody.
-_OPEN_PAGES = frozenset({Kind.INFO, Kind.REFS})
-_USUAL_FIELDS = frozenset({"recursive", "expand", "limit", "cursor", "blobs", "securityStatus"})
 
 
 class Metadata:
@@ -53,20 +54,20 @@ class Metadata:
         self,
         *,
         listings: Listings,
+        listed: Listed,
         revisions: Revisions,
-        rights: Rights,
+        rights: PageRights,
         usage: Usage,
         breaker: Breaker,
         changes: Changes,
-        single_user: bool,
     ) -> None:
         self._listings = listings
+        self._listed = listed
         self._revisions = revisions
         self._rights = rights
         self._usage = usage
         self._breaker = breaker
         self._changes = changes
-        self._single_user = single_user
         self._flight = SingleFlight()
         self._negatives = Negatives()
 
@@ -95,7 +96,7 @@ class Metadata:
 
         Without this, the pages of one listing could straddle a push.
         """
-        repo, revision = _repo(request), request.revision or "main"
+        repo, revision = repo_of(request), request.revision or "main"
         if is_commit(revision):
             return request, ""
         pointer = self._revisions.get(caller, repo, revision)
@@ -123,7 +124,7 @@ class Metadata:
         pointer: Revision | None,
     ) -> tuple[str | None, str]:
         try:
-            listing, stale = self._read(_page_of(repo, revision), caller, headers, b"")
+            listing, stale = self._read(page_of(repo, revision), caller, headers, b"")
         except UpstreamError as error:
             if pointer is None:
                 raise
@@ -140,7 +141,7 @@ class Metadata:
         self, request: HubRequest, caller: Caller, headers: Mapping[str, str], body: bytes
     ) -> tuple[Listing, str]:
         """Return a listing and, when it is stale, why."""
-        key = _key(request, caller, headers, body)
+        key = question_key(request, caller, headers, body)
         known = self._listings.get(key)
         fresh = wants_fresh(headers)
         try:
@@ -150,16 +151,15 @@ class Metadata:
                 return known, ""
             if known is not None and self._renewed(request, caller, headers):
                 return known, ""
-            refused = self._negatives.find(
-                key, caller.lifetimes.negative, self._changes.last(caller.scope, request.repo)
-            )
+            refused = self._refusal(key, request, caller) if known is None else None
             if refused is not None and not fresh:
+                self._usage.saved_call()
                 raise refused
             return self._flight.do(
                 key, lambda: self._find_out(key, request, caller, headers, body)
             ), ""
         except UpstreamError as error:
-            if known is not None and self._holds_unasked(request, caller, known):
+            if known is not None and self._rights.may_list_unasked(request, caller, known):
                 logger.info("serving a kept listing: %s", error.message)
                 return known, error.message
             raise final(error) from error
@@ -167,13 +167,13 @@ class Metadata:
     def _holds(self, request: HubRequest, caller: Caller, known: Listing) -> bool:
         """Return whether a kept listing may be shown, and is fresh enough, without asking."""
         now = time.time()
-        lifetime = self._lifetime(request, caller)
-        if lifetime == _FOR_EVER:
-            return self._may_list(request, caller, now)
+        holds = lifetime(request, caller.lifetimes.metadata)
+        if holds == FOR_EVER:
+            return self._rights.may_list(request, caller, now)
         if request.repo is not None:
             # The right to see it was learnt with it.
-            lifetime = min(lifetime, caller.lifetimes.access)
-        if not 0 <= now - known.fetched < lifetime:
+            holds = min(holds, caller.lifetimes.access)
+        if not 0 <= now - known.fetched < holds:
             return False
         if known.fetched <= self._changes.last(caller.scope, request.repo):
             return False
@@ -186,40 +186,28 @@ class Metadata:
         # A file read may have seen the branch move since: page and files must speak of one commit.
         return pointer is None or pointer.commit == known.commit
 
-    def _lifetime(self, request: HubRequest, caller: Caller) -> float:
-        fixed = is_commit(request.revision or "")
-        if request.kind in (Kind.TREE, Kind.PATHS_INFO):
-            fixed = fixed and not _is_expanded(request.query)
-            return _FOR_EVER if fixed else caller.lifetimes.metadata
-        return _FOR_EVER if fixed and request.kind is Kind.COMMITS else caller.lifetimes.metadata
-
-    def _may_list(self, request: HubRequest, caller: Caller, now: float) -> bool:
-        verdicts = self._verdicts(request, caller)
-        return any(decide_read(verdict, caller.lifetimes, now) for verdict in verdicts)
-
-    def _verdicts(self, request: HubRequest, caller: Caller) -> list[Verdict]:
-        """What the upstream said of this identity's right to this kind of page. Who may read the
-        files of a repo may see its pages."""
-        repo = _repo(request)
-        files = self._rights.verdict(caller.scope, caller.identity, repo)
-        page = self._rights.verdict(caller.scope, caller.identity, repo, Subject.PAGES)
-        if page is not None and request.kind in _OPEN_PAGES:
-            # "No content" is said of a gated repo, whose own page is open.
-            page = replace(page, content=True)
-        return [verdict for verdict in (files, page) if verdict is not None]
-
     def _renewed(self, request: HubRequest, caller: Caller, headers: Mapping[str, str]) -> bool:
         """Ask whether this identity may still see what never changes, by asking for the repo's
         page; False when that does not tell, or when the listing itself may have changed."""
-        if self._lifetime(request, caller) != _FOR_EVER:
+        if request.kind is Kind.INFO or lifetime(request, 0.0) != FOR_EVER:
             return False
-        page = self._rights.verdict(caller.scope, caller.identity, _repo(request), Subject.PAGES)
-        if page is not None and 0 <= time.time() - page.checked < caller.lifetimes.access:
-            return self._may_list(request, caller, time.time())
-        info = _page_of(_repo(request), request.revision)
-        key = _key(info, caller, headers, b"")
+        now = time.time()
+        if self._rights.is_fresh(request, caller, now):
+            return self._rights.may_list(request, caller, now)
+        info = page_of(repo_of(request), request.revision)
+        key = question_key(info, caller, headers, b"")
         self._flight.do(key, lambda: self._fetch(key, info, caller, headers, b""))
-        return self._may_list(request, caller, time.time())
+        return self._rights.may_list(request, caller, time.time())
+
+    def _refusal(self, key: str, request: HubRequest, caller: Caller) -> UpstreamAnswer | None:
+        """Return the answer to a question of which it is known that there is nothing."""
+        repo, commit, folder = request.repo, request.revision or "", request.file
+        if request.kind is Kind.TREE and repo is not None and folder and is_commit(commit):
+            there = self._listed.has(caller, repo, commit, folder)
+            if there is False and self._rights.may_list(request, caller, time.time()):
+                return missing_file(commit)
+        changed = self._changes.last(caller.scope, repo)
+        return self._negatives.find(key, caller.lifetimes.negative, changed)
 
     # -- asking
 
@@ -263,7 +251,7 @@ class Metadata:
         headers: Mapping[str, str],
         body: bytes,
     ) -> Listing:
-        sent = {**_ACCEPT, **_without_conditions(forward_request_headers(headers, bearer=None))}
+        sent = {**_ACCEPT, **without_conditions(forward_request_headers(headers, bearer=None))}
         asked = time.time()
         try:
             with self._breaker.asking(caller.remote.id):
@@ -279,10 +267,9 @@ class Metadata:
         except UpstreamAnswer as refused:
             self._note_refusal(key, request, caller, refused, asked)
             raise
-        self._note_right(request, caller, listing)
+        self._rights.note(request, caller, listing)
         self._note_commit(request, caller, listing)
         self._listings.put(key, listing)
-        self._usage.miss()
         return listing
 
     def _note_commit(self, request: HubRequest, caller: Caller, listing: Listing) -> None:
@@ -294,29 +281,6 @@ class Metadata:
             pointer = Revision(listing.commit, listing.fetched)
             self._revisions.put(caller, request.repo, revision, pointer)
 
-    def _note_right(self, request: HubRequest, caller: Caller, listing: Listing) -> None:
-        """Keep what an answer proves: that this identity may see this kind of page."""
-        repo, now = request.repo, time.time()
-        if repo is None:
-            return
-        scope, identity = caller.scope, caller.identity
-        before = self._rights.verdict(scope, identity, repo, Subject.PAGES)
-        public = identity == ANONYMOUS_IDENTITY or listing.public
-        if request.kind not in _OPEN_PAGES:
-            public = public or (before is not None and before.public)
-            page = Verdict(content=True, public=public, checked=now)
-            self._rights.grant(scope, identity, repo, page, Subject.PAGES)
-            return
-        if listing.restricted is None:
-            page = before or Verdict(content=False, public=public, checked=now)
-            self._rights.grant(scope, identity, repo, replace(page, checked=now), Subject.PAGES)
-        elif not (listing.restricted and decide_read(before, caller.lifetimes, now)):
-            page = Verdict(content=not listing.restricted, public=public, checked=now)
-            self._rights.grant(scope, identity, repo, page, Subject.PAGES)
-        if listing.public and listing.restricted is False:
-            verdict = Verdict(content=True, public=True, checked=now)
-            self._rights.grant(scope, identity, repo, verdict)
-
     def _note_refusal(
         self, key: str, request: HubRequest, caller: Caller, refused: UpstreamAnswer, asked: float
     ) -> None:
@@ -325,30 +289,8 @@ class Metadata:
             # down.
             self._listings.put(key, _refused_listing(refused))
             return
-        if request.repo is not None:
-            self._rights.note_refusal(
-                caller.scope, caller.identity, request.repo, refused.status, refused.code
-            )
+        self._rights.note_refusal(request, caller, refused)
         self._negatives.note(key, refused, asked)
-
-    # -- not asking
-
-    def _holds_unasked(self, request: HubRequest, caller: Caller, known: Listing) -> bool:
-        if request.repo is None:
-            public = caller.identity == ANONYMOUS_IDENTITY
-            verdicts = [Verdict(content=True, public=public, checked=known.fetched)]
-        else:
-            verdicts = self._verdicts(request, caller)
-        return any(
-            decide_read_unasked(
-                verdict,
-                caller.lifetimes,
-                time.time(),
-                single_user=self._single_user,
-                owner=caller.owner,
-            )
-            for verdict in verdicts
-        )
 
 
 def _refused_listing(refused: UpstreamAnswer) -> Listing:
@@ -390,46 +332,3 @@ def _answer(listing: Listing, request: HubRequest, caller: Caller, stale: str) -
     headers["Content-Length"] = str(len(data))
     body = None if request.method == "HEAD" else BytesBody(data)
     return Answer(200, headers, body, result="stale" if stale else "hit")
-
-
-def _key(request: HubRequest, caller: Caller, headers: Mapping[str, str], body: bytes) -> str:
-    """Name an answer by everything it depends on."""
-    what = [request.kind.value, request.path, request.query]
-    if body:
-        kind = headers.get("Content-Type", "")
-        what.append(hashlib.sha256(kind.encode() + b"\0" + body).hexdigest())
-    repo = [request.repo.type, request.repo.id] if request.repo is not None else ["-", "-"]
-    fields = {name for name, _ in parse_qsl(request.query, keep_blank_values=True)}
-    passing = request.kind in _ENDLESS or not fields <= _USUAL_FIELDS
-    return listing_key(caller.scope, caller.identity, *repo, *what, passing=passing)
-
-
-def _is_expanded(query: str) -> bool:
-    """Return whether a tree was asked for with the last commit and scan of each file; scans go
-    on."""
-    values = {value.lower() for name, value in parse_qsl(query) if name == "expand"}
-    return bool(values - {"false", "0"})
-
-
-def _page_of(repo: RepoRef, revision: str | None) -> HubRequest:
-    """The question for a repo's page at a revision."""
-    return HubRequest(
-        kind=Kind.INFO,
-        method="GET",
-        path=api_path(repo, "revision", revision),
-        query="",
-        repo=repo,
-        revision=revision,
-    )
-
-
-def _without_conditions(headers: dict[str, str]) -> dict[str, str]:
-    """Leave out what would make the upstream answer with something else than the whole body."""
-    dropped = ("if-none-match", "if-match", "if-modified-since", "if-range", "range", "accept")
-    return {name: value for name, value in headers.items() if name.lower() not in dropped}
-
-
-def _repo(request: HubRequest) -> RepoRef:
-    if request.repo is None:
-        raise BadRequest("This address names no repository.")
-    return request.repo

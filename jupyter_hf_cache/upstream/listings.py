@@ -11,7 +11,7 @@ import json
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -25,7 +25,7 @@ from jupyter_hf_cache.upstream.client import UpstreamClient, UpstreamResponse
 from jupyter_hf_cache.upstream.lookup import check_no_page, refusal
 
 MAX_LISTING = 64 * 1024 * 1024
-_READ_TIMEOUT = 30.0
+READ_TIMEOUT = 30.0
 _IN_MEMORY = 1000
 _LARGEST_IN_MEMORY = 1024 * 1024
 _BYTES_IN_MEMORY = 16 * 1024 * 1024
@@ -70,6 +70,20 @@ class Listings:
         self._memory: OrderedDict[str, Listing] = OrderedDict()
         self._memory_bytes = 0
         self._until_prune = 0
+        self._written = 0
+
+    @property
+    def written(self) -> int:
+        """How many answers were kept by this process so far."""
+        return self._written
+
+    def below(self, prefix: str) -> Iterator[tuple[str, Listing]]:
+        """Yield (key, answer) for every kept answer whose key starts with `prefix`, refusals left
+        out."""
+        for key, row in self._table.items(prefix):
+            listing = _from_row(row)
+            if listing is not None and "status" not in listing.extra:
+                yield key, listing
 
     def get(self, key: str) -> Listing | None:
         """Return a kept answer, however old."""
@@ -86,20 +100,17 @@ class Listings:
 
     def _read(self, key: str) -> Listing | None:
         row = self._table.get(key)
-        if row is None:
-            return None
-        try:
-            listing = Listing(**row)
-        except TypeError:
-            # Written by another version; the upstream will say it again.
-            return None
-        self._remember(key, listing)
+        listing = _from_row(row) if row is not None else None
+        if listing is not None:
+            self._remember(key, listing)
         return listing
 
     def put(self, key: str, listing: Listing) -> None:
         """Keep an answer."""
         self._table.set(key, asdict(listing))
         self._remember(key, listing)
+        with self._lock:
+            self._written += 1
         if key.startswith(_PASSING + "/"):
             self._prune()
 
@@ -130,6 +141,14 @@ class Listings:
             self._memory_bytes -= len(dropped.text)
 
 
+def _from_row(row: Any) -> Listing | None:
+    """Read a row; None if another version wrote it: the upstream will say it again."""
+    try:
+        return Listing(**row)
+    except TypeError:
+        return None
+
+
 def listing_key(scope: str, identity: str, *parts: str, passing: bool = False) -> str:
     """Return the key of a listing: `listing/<scope>/<identity>/<type>/<repo>/...`.
 
@@ -148,8 +167,12 @@ def fetch_listing(
     *,
     headers: Mapping[str, str],
     body: bytes | None = None,
+    read_timeout: float = READ_TIMEOUT,
 ) -> Listing:
     """Ask the upstream for a JSON answer.
+
+    Args:
+        read_timeout: seconds between two pieces.
 
     Raises:
         UpstreamAnswer: the Hub refuses.
@@ -164,7 +187,7 @@ def fetch_listing(
         headers=dict(headers),
         body=body,
         follow="same-origin",
-        read_timeout=_READ_TIMEOUT,
+        read_timeout=read_timeout,
     ) as response:
         if response.status >= 300:
             raise refusal(response)

@@ -185,7 +185,7 @@ def _ask(source: Source, start: int, end: int, size: int, ranges: Ranges) -> Ups
     whole = (start == 0 and end == size) or ranges == "unavailable"
     headers = {} if whole else {"Range": f"bytes={start}-{end - 1}"}
     links = source.client.links
-    url = links.get(source.link)
+    url = links.get(source.link) or links.small_file(source.link, source.claim[5])
     if url is not None:
         response = _get(source, url, headers)
         if response.status not in _URL_IS_OVER:
@@ -196,6 +196,8 @@ def _ask(source: Source, start: int, end: int, size: int, ranges: Ranges) -> Ups
     response = _get(source, source.path, headers)
     if response.status in (200, 206) and not _on_the_hub(response, source):
         links.put(source.link, response.url)
+    elif response.status in (200, 206):
+        links.note_place(source.link, response.url)
     return response
 
 

@@ -1,0 +1,216 @@
+"""What kept listings tell about files, so that the upstream need not be asked file by file.
+
+Responsible for: claims read from the trees and pages that the same identity was given, and asking
+for the tree of a commit once where a client goes through its files one by one.
+Not responsible for: the right to read, which is looked at before a claim is; keeping claims
+(`service.claims`); JSON answers to clients (`service.metadata`).
+
+Listings are read when a claim is wanted, from wherever any process on the directory kept them, and
+the files of a few commits stay in memory. A listing says nothing of the right to content: the tree
+of a gated repo may be open to people who may not read its files.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from urllib.parse import unquote
+
+from jupyter_hf_cache.errors import HfCacheError
+from jupyter_hf_cache.protocol.paths import Kind, api_path
+from jupyter_hf_cache.service.breaker import Breaker
+from jupyter_hf_cache.service.caller import Caller
+from jupyter_hf_cache.service.page_rights import PageRights
+from jupyter_hf_cache.service.questions import WHOLE_TREE, question_key, whole_tree
+from jupyter_hf_cache.storage.records import Claim, RepoRef
+from jupyter_hf_cache.upstream.commit_files import CommitFiles, next_page
+from jupyter_hf_cache.upstream.flight import SingleFlight
+from jupyter_hf_cache.upstream.listings import Listings, fetch_listing, listing_key
+
+logger = logging.getLogger(__name__)
+
+MOST_ENTRIES = 100_000
+"""Files of all commits together that are held in memory."""
+
+_MOST_COMMITS = 500
+# A page of a tree holds this many files; a repo that has no more is worth one call at once.
+_PAGE = 1000
+# Of a tree with more pages, one more is asked for after so many files that had to be asked for.
+_FILES_PER_PAGE = 4
+# Whoever waits for the head of a file has patience for ten seconds, and may need another question.
+_TREE_TIMEOUT = 3.0
+_AFTER_FAILURE_SECONDS = 600.0
+_LOOK_AGAIN_SECONDS = 5.0
+
+_Key = tuple[str, str, RepoRef, str]
+
+
+@dataclass(slots=True)
+class _Commit:
+    """One commit as one identity knows it. Guarded by the lock of `Listed`.
+
+    Attributes:
+        written: the number of listings this process had kept when `files` was read.
+        looked: monotonic seconds when it was read.
+        misses: files that no listing told of.
+        pages: of the tree that were asked for here.
+        not_before: monotonic seconds before which no tree is asked for.
+    """
+
+    files: CommitFiles = field(default_factory=CommitFiles)
+    written: int = -1
+    looked: float = 0.0
+    misses: int = 0
+    pages: int = 0
+    not_before: float = 0.0
+
+
+class Listed:
+    """Claims from kept listings. Thread-safe; blocks on disk, `learn` also on upstream.
+
+    Args:
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        listings: Listings,
+        rights: PageRights,
+        breaker: Breaker,
+        *,
+        most_entries: int = MOST_ENTRIES,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._listings = listings
+        self._rights = rights
+        self._breaker = breaker
+        self._most_entries = most_entries
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._commits: OrderedDict[_Key, _Commit] = OrderedDict()
+        self._flight = SingleFlight()
+
+    def claim(self, caller: Caller, repo: RepoRef, commit: str, file: str) -> Claim | None:
+        """Return what the listings given to this identity say of a file, None if nothing."""
+        return self._files((caller.scope, caller.identity, repo, commit)).claim(commit, file)
+
+    def has(self, caller: Caller, repo: RepoRef, commit: str, path: str) -> bool | None:
+        """Return whether a commit has a file or folder, None where that is not known."""
+        return self._files((caller.scope, caller.identity, repo, commit)).has(path)
+
+    def learn(self, caller: Caller, repo: RepoRef, commit: str, file: str) -> Claim | None:
+        """Ask for the tree of a commit if that is cheaper than asking for its files one by one, and
+        return what it says of `file`; None if the file has to be asked for by itself."""
+        key = (caller.scope, caller.identity, repo, commit)
+        if not self._is_worth_it(key):
+            return None
+        self._flight.do(key, lambda: self._ask_for_page(key, caller))
+        return self.claim(caller, repo, commit, file)
+
+    # -- asking
+
+    def _is_worth_it(self, key: _Key) -> bool:
+        files = self._files(key)
+        with self._lock:
+            known = self._commits.get(key)
+            if known is None or files.all_listed or self._clock() < known.not_before:
+                return False
+            known.misses += 1
+            small = files.named is not None and files.named <= _PAGE
+            if known.misses < (1 if small else 2):
+                return False
+            return known.pages < 1 + known.misses // _FILES_PER_PAGE
+
+    def _ask_for_page(self, key: _Key, caller: Caller) -> None:
+        """Ask for the next page of a commit's tree; a refusal is left to who asks for the file."""
+        _, _, repo, commit = key
+        files = self._files(key)
+        if files.all_listed:
+            return
+        request = whole_tree(repo, commit, files.next_page or WHOLE_TREE)
+        try:
+            with self._breaker.asking(caller.remote.id):
+                listing = fetch_listing(
+                    caller.client,
+                    caller.credential,
+                    "GET",
+                    request.path,
+                    request.query,
+                    headers={"Accept": "application/json"},
+                    read_timeout=_TREE_TIMEOUT,
+                )
+        except HfCacheError as error:
+            logger.info("the tree of %s is not used: %s", repo, error.message)
+            self._update(key, pause=_AFTER_FAILURE_SECONDS)
+            return
+        self._rights.note(request, caller, listing)
+        self._listings.put(question_key(request, caller, {}, b""), listing)
+        self._update(key)
+
+    def _update(self, key: _Key, *, pause: float = 0.0) -> None:
+        with self._lock:
+            known = self._commits.get(key)
+            if known is not None:
+                known.pages += 1
+                known.not_before = self._clock() + pause
+
+    # -- reading
+
+    def _files(self, key: _Key) -> CommitFiles:
+        now, written = self._clock(), self._listings.written
+        with self._lock:
+            known = self._commits.get(key)
+            if known is not None and self._is_good(known, now, written):
+                self._commits.move_to_end(key)
+                return known.files
+        files = self._read(key)
+        with self._lock:
+            known = self._commits.setdefault(key, _Commit())
+            known.files, known.written, known.looked = files, written, now
+            self._commits.move_to_end(key)
+            self._make_room()
+        return files
+
+    def _is_good(self, known: _Commit, now: float, written: int) -> bool:
+        if known.files.all_listed:
+            return True
+        return known.written == written and now - known.looked < _LOOK_AGAIN_SECONDS
+
+    def _make_room(self) -> None:
+        entries = sum(len(known.files.entries) for known in self._commits.values())
+        while len(self._commits) > 1 and (
+            entries > self._most_entries or len(self._commits) > _MOST_COMMITS
+        ):
+            _, dropped = self._commits.popitem(last=False)
+            entries -= len(dropped.files.entries)
+
+    def _read(self, key: _Key) -> CommitFiles:
+        """Read every kept answer to this identity that tells of the files of a commit."""
+        scope, identity, repo, commit = key
+        files = CommitFiles()
+
+        def prefix(kind: Kind, *path: str, passing: bool = False) -> str:
+            parts = (repo.type, repo.id, kind.value, *path)
+            return listing_key(scope, identity, *parts, passing=passing)
+
+        for _, page in self._listings.below(prefix(Kind.INFO) + "/"):
+            if page.commit == commit:
+                files.add_page(page)
+        asked = prefix(Kind.PATHS_INFO, api_path(repo, "paths-info", commit), passing=True)
+        for _, rows in self._listings.below(asked):
+            files.add_rows(rows)
+        tree = prefix(Kind.TREE, api_path(repo, "tree", commit))
+        pages: dict[str, str | None] = {}
+        for name, rows in self._listings.below(tree):
+            files.add_rows(rows)
+            if name.startswith(tree + "/"):
+                pages[unquote(name[len(tree) + 1 :])] = next_page(rows)
+            if len(files.entries) > self._most_entries:
+                # Too much to hold: its files are asked for one by one.
+                return CommitFiles(all_listed=True)
+        files.add_chain(pages)
+        return files

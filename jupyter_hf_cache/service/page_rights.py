@@ -1,0 +1,101 @@
+"""The right to see pages of a repo: what kept verdicts allow, and what an answer proves.
+
+Responsible for: reading and writing verdicts for JSON answers (info, trees, refs, commits).
+Not responsible for: the verdicts themselves and the decisions made on them (`upstream.rights`), or
+the right to files, beyond what a page says of it.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from jupyter_hf_cache.errors import UpstreamAnswer
+from jupyter_hf_cache.protocol.paths import HubRequest
+from jupyter_hf_cache.service.caller import ANONYMOUS_IDENTITY, Caller
+from jupyter_hf_cache.service.questions import OPEN_PAGES, repo_of
+from jupyter_hf_cache.storage.records import Verdict
+from jupyter_hf_cache.upstream.listings import Listing
+from jupyter_hf_cache.upstream.rights import Rights, Subject, decide_read, decide_read_unasked
+
+
+class PageRights:
+    """Verdicts as pages need and give them. Thread-safe; blocks on disk.
+
+    Args:
+        single_user: the server belongs to one person.
+    """
+
+    def __init__(self, rights: Rights, *, single_user: bool) -> None:
+        self._rights = rights
+        self._single_user = single_user
+
+    def may_list(self, request: HubRequest, caller: Caller, now: float) -> bool:
+        """Return whether a kept page may be shown on the strength of what is known."""
+        verdicts = self._verdicts(request, caller)
+        return any(decide_read(verdict, caller.lifetimes, now) for verdict in verdicts)
+
+    def may_list_unasked(self, request: HubRequest, caller: Caller, known: Listing) -> bool:
+        """Return whether a kept page may be shown while nobody can be asked."""
+        if request.repo is None:
+            public = caller.identity == ANONYMOUS_IDENTITY
+            verdicts = [Verdict(content=True, public=public, checked=known.fetched)]
+        else:
+            verdicts = self._verdicts(request, caller)
+        return any(
+            decide_read_unasked(
+                verdict,
+                caller.lifetimes,
+                time.time(),
+                single_user=self._single_user,
+                owner=caller.owner,
+            )
+            for verdict in verdicts
+        )
+
+    def is_fresh(self, request: HubRequest, caller: Caller, now: float) -> bool:
+        """Return whether the right to pages was looked at lately, whatever came of it."""
+        repo = repo_of(request)
+        page = self._rights.verdict(caller.scope, caller.identity, repo, Subject.PAGES)
+        return page is not None and 0 <= now - page.checked < caller.lifetimes.access
+
+    def note(self, request: HubRequest, caller: Caller, listing: Listing) -> None:
+        """Keep what an answer proves: that this identity may see this kind of page."""
+        repo, now = request.repo, time.time()
+        if repo is None:
+            return
+        scope, identity = caller.scope, caller.identity
+        before = self._rights.verdict(scope, identity, repo, Subject.PAGES)
+        public = identity == ANONYMOUS_IDENTITY or listing.public
+        if request.kind not in OPEN_PAGES:
+            public = public or (before is not None and before.public)
+            page = Verdict(content=True, public=public, checked=now)
+            self._rights.grant(scope, identity, repo, page, Subject.PAGES)
+            return
+        if listing.restricted is None:
+            page = before or Verdict(content=False, public=public, checked=now)
+            self._rights.grant(scope, identity, repo, replace(page, checked=now), Subject.PAGES)
+        elif not (listing.restricted and decide_read(before, caller.lifetimes, now)):
+            page = Verdict(content=not listing.restricted, public=public, checked=now)
+            self._rights.grant(scope, identity, repo, page, Subject.PAGES)
+        if listing.public and listing.restricted is False:
+            verdict = Verdict(content=True, public=True, checked=now)
+            self._rights.grant(scope, identity, repo, verdict)
+
+    def note_refusal(self, request: HubRequest, caller: Caller, refused: UpstreamAnswer) -> None:
+        """End the right that a refusal speaks of."""
+        if request.repo is not None:
+            self._rights.note_refusal(
+                caller.scope, caller.identity, request.repo, refused.status, refused.code
+            )
+
+    def _verdicts(self, request: HubRequest, caller: Caller) -> list[Verdict]:
+        """What the upstream said of this identity's right to this kind of page. Who may read the
+        files of a repo may see its pages."""
+        repo = repo_of(request)
+        files = self._rights.verdict(caller.scope, caller.identity, repo)
+        page = self._rights.verdict(caller.scope, caller.identity, repo, Subject.PAGES)
+        if page is not None and request.kind in OPEN_PAGES:
+            # "No content" is said of a gated repo, whose own page is open.
+            page = replace(page, content=True)
+        return [verdict for verdict in (files, page) if verdict is not None]
