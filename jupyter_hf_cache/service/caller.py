@@ -69,6 +69,7 @@ class Caller:
         base: the endpoint as this client knows it, without a trailing slash.
         lifetimes: how long the remote's answers hold.
         offline: the remote is never asked.
+        stranger: it came in without any login: only reads of files and pages are given out.
     """
 
     distribution: Distribution
@@ -81,6 +82,7 @@ class Caller:
     base: str
     lifetimes: Lifetimes
     offline: bool = False
+    stranger: bool = False
 
     @property
     def scope(self) -> str:
@@ -122,6 +124,11 @@ def is_public_only(asker: Asker, distribution: Distribution) -> bool:
     return distribution.access == "public" or asker.via == "network"
 
 
+def is_stranger(asker: Asker) -> bool:
+    """Return whether a caller came in without any login or token that counts here."""
+    return asker.kind == "anonymous" or asker.via == "network"
+
+
 def has_credential(remote: Remote) -> bool:
     """Return whether a remote holds a token or something that counts as one."""
     return bool(remote.hf_token or remote.username or remote.password or remote.client_cert)
@@ -145,8 +152,7 @@ def check_allowed(asker: Asker, request: HubRequest, *, read_only: bool) -> None
     Raises:
         Refused: with the reason.
     """
-    stranger = asker.kind == "anonymous" or asker.via == "network"
-    if stranger and request.kind not in READS_OF_A_REPO:
+    if is_stranger(asker) and request.kind not in READS_OF_A_REPO:
         lists = request.kind is Kind.LIST and asker.same_machine
         if not lists:
             raise Refused(
