@@ -94,8 +94,10 @@ class Bodies:
         kept = caller.remote.policy != "streamed"
         if kept and caller.owner and self._own_copy(repo, claim, whole=whole) is not None:
             return True
+        if self._store.size_of(blob) is not None:
+            return self._is_given_unasked(blob, caller)
         if parts is None or whole:
-            return self._store.size_of(blob) is not None
+            return False
         size, origin_id = claim.size, caller.remote.origin_id
         return all(self._store.holds(blob, size, origin_id, part.start, part.end) for part in parts)
 
@@ -145,6 +147,8 @@ class Bodies:
         source = _source(request, caller, claim)
         digest = Digest.from_etag(claim.etag)
         if digest is None or claim.size is None:
+            if not source.client.believed:
+                raise UpstreamError("A mirror has this file, but names no digest to verify it by.")
             return stream_unkept(source, claim, answer_headers, on_damage=lambda sent: None)
         blob = BlobId.of(digest, caller.remote.origin_id)
         resumable = not self._taints.is_tainted(blob)
@@ -168,9 +172,12 @@ class Bodies:
     ) -> Answer:
         size = claim.size or 0
         ranges = self._ranges(claim, headers, resumable=resumable)
+        open_ended = is_open_ended(headers.get("Range", ""))
+        if open_ended and not source.client.believed and self._store.size_of(blob) is None:
+            # What this continues may have come from elsewhere, and was verified by nobody.
+            ranges = None
         status, framing = say_which_bytes(answer_headers, size, ranges)
         parts = ranges or [ByteRange(0, size)]
-        open_ended = is_open_ended(headers.get("Range", ""))
         wanted = Wanted(
             parts,
             framing,
@@ -201,6 +208,11 @@ class Bodies:
                 return answer
             reader = self._open_proved(blob, claim, source)
         if reader is None:
+            if not (wanted.completing or source.client.believed):
+                raise UpstreamError(
+                    "Parts of a file that comes from a mirror are given out when the whole of it "
+                    "was verified, and it cannot be kept now."
+                )
             self._usage.miss()
             if wanted.framing is not None:
                 return stream_parts(source, answer.headers, wanted.framing)
@@ -310,6 +322,17 @@ class Bodies:
             "bytes."
         )
 
+    def _is_given_unasked(self, blob: BlobId, caller: Caller) -> bool:
+        """Return whether a kept blob is given out without a proof that its origin has to be asked
+        for."""
+        origin_id = caller.remote.origin_id
+        if (blob, origin_id) in self._proved:
+            return True
+        sidecar = self._store.sidecar(blob)
+        if sidecar is None:
+            return False
+        return origin_id in sidecar.origins or (caller.owner and sidecar.own)
+
     def _is_own(self, blob: BlobId, source: Source) -> bool:
         """Return whether these are the user's own bytes: they may have them whoever names them."""
         sidecar = self._store.sidecar(blob)
@@ -391,12 +414,14 @@ def _source(request: HubRequest, caller: Caller, claim: Claim) -> Source:
         claim=[caller.remote.origin_id, repo.type, repo.id, claim.commit, file, claim.etag],
         html=file.lower().endswith((".html", ".htm", ".xhtml")),
         owner=caller.owner,
+        elsewhere=bool(caller.remote.mirrors),
     )
 
 
 def _believable(source: Source) -> bool:
     """Return whether bytes may be given out before the digest is known: over TLS, or from this
-    machine."""
+    machine, and not from a mirror."""
     parts = urlsplit(source.client.remote.upstream_url)
     host = (parts.hostname or "").lower()
-    return parts.scheme == "https" or host in ("localhost", "::1") or host.startswith("127.")
+    near = host in ("localhost", "::1") or host.startswith("127.")
+    return source.client.believed and (parts.scheme == "https" or near)

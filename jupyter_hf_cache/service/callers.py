@@ -25,9 +25,10 @@ from jupyter_hf_cache.service.caller import (
     is_stranger,
     without_credentials,
 )
+from jupyter_hf_cache.service.mirrors import MirrorRemote, mirrors_of
 from jupyter_hf_cache.service.options import ServiceOptions
 from jupyter_hf_cache.storage.config_store import ConfigStore
-from jupyter_hf_cache.storage.records import Distribution, Remote
+from jupyter_hf_cache.storage.records import ANONYMOUS, Distribution, Remote
 from jupyter_hf_cache.storage.secrets import SecretBox
 from jupyter_hf_cache.upstream.client import UpstreamClient
 
@@ -94,6 +95,23 @@ class Callers:
             caller.as_anonymous(), client=self.client(caller.remote, with_credentials=False)
         )
 
+    def mirrors(self, caller: Caller) -> list[Caller]:
+        """Return who the same caller is to each mirror of the remote: nobody, unless the mirror may
+        see tokens."""
+        return [self._at_mirror(caller, mirror) for mirror in mirrors_of(caller.remote)]
+
+    def _at_mirror(self, caller: Caller, mirror: MirrorRemote) -> Caller:
+        credential = caller.credential
+        if not mirror.send_token or credential.token is None:
+            credential = ANONYMOUS
+        return replace(
+            caller,
+            remote=mirror,
+            client=self.client(mirror, with_credentials=credential.source == "remote"),
+            credential=credential,
+            identity=identity_of(credential, mirror, self._secrets.identity),
+        )
+
     def client(self, remote: Remote, *, with_credentials: bool) -> UpstreamClient:
         """Return the client of a remote as it is configured now."""
         key = (remote.id, with_credentials)
@@ -102,8 +120,13 @@ class Callers:
             if known is not None and known[0] == remote:
                 return known[1]
             wanted = remote if with_credentials else without_credentials(remote)
+            other, beside = self._clients.get((remote.id, not with_credentials), (None, None))
             client = UpstreamClient(
-                wanted, user_agent=USER_AGENT, watch=self._breaker.watch(remote.id)
+                wanted,
+                user_agent=USER_AGENT,
+                watch=self._breaker.watch(remote.id),
+                believed=not isinstance(remote, MirrorRemote),
+                beside=beside if other == remote else None,
             )
             self._clients[key] = (remote, client)
         return client

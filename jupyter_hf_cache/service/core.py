@@ -21,13 +21,16 @@ from jupyter_hf_cache.service.callers import Callers
 from jupyter_hf_cache.service.changes import Changes
 from jupyter_hf_cache.service.claims import Claims
 from jupyter_hf_cache.service.dispatch import Dispatch
+from jupyter_hf_cache.service.failover import Failover
 from jupyter_hf_cache.service.files import Files
 from jupyter_hf_cache.service.inventory import Inventory
 from jupyter_hf_cache.service.lasting import Lasting
 from jupyter_hf_cache.service.listed import Listed
 from jupyter_hf_cache.service.metadata import Metadata
+from jupyter_hf_cache.service.mirrors import mirrors_of, remote_id_of
 from jupyter_hf_cache.service.options import ServiceOptions
 from jupyter_hf_cache.service.page_rights import PageRights
+from jupyter_hf_cache.service.passing import Passing
 from jupyter_hf_cache.service.ready import ReadyAnswers
 from jupyter_hf_cache.service.reconciling import Reconciling
 from jupyter_hf_cache.service.revisions import Revisions
@@ -127,6 +130,7 @@ class CacheService:
             on_begun=lambda: self.board.note(),
         )
         self.board = Board(self._tables["repos"], self.fills)
+        self.passing = Passing(allowed=options.pass_through_large_files, usage=self.usage)
         self.bodies = Bodies(
             store=self.store,
             budget=self.budget,
@@ -136,6 +140,7 @@ class CacheService:
             own=OwnCache(
                 options.adopt_from if options.single_user else (), by_link=options.adopt_by_link
             ),
+            passing=self.passing,
         )
         pages = PageRights(self.rights, single_user=options.single_user)
         listed = Listed(self.listings, pages, self.breaker)
@@ -165,9 +170,16 @@ class CacheService:
         self._callers = Callers(self.config, self.secrets, options, self.breaker)
         self._dispatch = Dispatch(
             callers=self._callers,
+            failover=Failover(
+                callers=self._callers,
+                files=self.files,
+                claims=self.claims,
+                revisions=self.revisions,
+            ),
             files=self.files,
             metadata=self.metadata,
             changes=self.changes,
+            passing=self.passing,
             ready=self.ready,
             breaker=self.breaker,
             read_only=options.read_only,
@@ -244,7 +256,7 @@ class CacheService:
         """Return why a remote is not to be asked, as it is configured now; "" if it may be."""
         if self.options.offline:
             return "This cache is offline."
-        remote = self.config.remote(remote_id)
+        remote = self.config.remote(remote_id_of(remote_id))
         return f"The remote {remote.name!r} is offline." if remote and remote.offline else ""
 
     def _config_changed(self, changed: Changed) -> None:
@@ -252,11 +264,18 @@ class CacheService:
         extra headers may say who asks without being part of either."""
         for remote_id in changed.remotes:
             before, after = self._remotes.get(remote_id), self.config.remote(remote_id)
-            self.breaker.forget(remote_id)
+            upstreams = [
+                one
+                for remote in (before, after)
+                if remote is not None
+                for one in (remote, *mirrors_of(remote))
+            ]
+            for upstream in upstreams:
+                self.breaker.forget(upstream.id)
             if after is None:
                 self._remotes.pop(remote_id, None)
                 continue
             self._remotes[remote_id] = after
             if before is not None and before.headers != after.headers:
-                self.rights.forget_all(before.scope)
-                self.rights.forget_all(after.scope)
+                for upstream in upstreams:
+                    self.rights.forget_all(upstream.scope)

@@ -21,6 +21,7 @@ from jupyter_hf_cache.service.breaker import Breaker
 from jupyter_hf_cache.service.caller import ANONYMOUS_IDENTITY, Asker, Caller, check_allowed
 from jupyter_hf_cache.service.callers import Callers
 from jupyter_hf_cache.service.changes import Changes
+from jupyter_hf_cache.service.failover import Failover
 from jupyter_hf_cache.service.files import Files, final
 from jupyter_hf_cache.service.forwarding import forward
 from jupyter_hf_cache.service.heads import missing_file
@@ -45,6 +46,7 @@ class Dispatch:
         self,
         *,
         callers: Callers,
+        failover: Failover,
         files: Files,
         metadata: Metadata,
         changes: Changes,
@@ -54,6 +56,7 @@ class Dispatch:
         read_only: bool,
     ) -> None:
         self._callers = callers
+        self._failover = failover
         self._files = files
         self._metadata = metadata
         self._changes = changes
@@ -111,6 +114,13 @@ class Dispatch:
             raise
 
     def _dispatch(
+        self, request: HubRequest, caller: Caller, headers: Mapping[str, str], body: Body
+    ) -> Answer:
+        return self._failover.answer(
+            request, caller, headers, lambda asked, one: self._ask(asked, one, headers, body)
+        )
+
+    def _ask(
         self, request: HubRequest, caller: Caller, headers: Mapping[str, str], body: Body
     ) -> Answer:
         if request.kind is Kind.RESOLVE:

@@ -112,8 +112,8 @@ def _resumed(source: Source, start: int, end: int, size: int) -> Chunks:
                 # The connection was tried several times already.
                 raise
             failures = 1 if position > before else failures + 1
-            if failures > _ATTEMPTS_WITHOUT_PROGRESS:
-                raise
+            if failures > (1 if source.elsewhere else _ATTEMPTS_WITHOUT_PROGRESS):
+                raise source.given_up(error) from error
             time.sleep(_PAUSE_SECONDS * failures)
 
 

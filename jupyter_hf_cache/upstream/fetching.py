@@ -37,6 +37,7 @@ NEAR = 8 * 1024 * 1024
 PIECE = 16 * 1024 * 1024
 _LEAST_PIECE = 4 * 1024 * 1024
 _LOOK_SECONDS = 0.05
+_FAILURES_WITH_ANOTHER_WAY = 1
 
 
 class Owner(Protocol):
@@ -141,7 +142,7 @@ class Fetching:
                     if self._gives_way(part, error):
                         return
                     failures = 1 if part.received > before else failures + 1
-                    self._pause(part, failures, error)
+                    self._pause(source, part, failures, error)
         finally:
             with self._changed:
                 self._under_way.end(part)
@@ -263,10 +264,11 @@ class Fetching:
         with self._changed:
             self._lanes.no_more(time.monotonic(), self._under_way.lanes - 1)
 
-    def _pause(self, part: Part, failures: int, error: UpstreamError) -> None:
-        wait = pause_after(error, failures, begun=self._owner.sent > 0)
-        if wait is None:
-            raise error
+    def _pause(self, source: Source, part: Part, failures: int, error: UpstreamError) -> None:
+        begun = self._owner.sent > 0 and not source.elsewhere
+        wait = pause_after(error, failures, begun=begun)
+        if wait is None or (source.elsewhere and failures > _FAILURES_WITH_ANOTHER_WAY):
+            raise source.given_up(error) from error
         logger.info("%s; again in %.1f s", error.message, wait)
         deadline = time.monotonic() + wait
         with self._changed:

@@ -10,20 +10,23 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
 
 from jupyter_hf_cache.errors import (
+    FillInterrupted,
     HfCacheError,
     NotAHub,
     UpstreamAnswer,
     UpstreamError,
     UpstreamFailing,
+    UpstreamUnreachable,
 )
 from jupyter_hf_cache.protocol.headers import error_headers
 from jupyter_hf_cache.protocol.ranges import parse_content_range
+from jupyter_hf_cache.protocol.xet import is_too_large
 from jupyter_hf_cache.storage.own_cache import OwnCopy
 from jupyter_hf_cache.storage.records import Credential, Remote
 from jupyter_hf_cache.upstream.client import UpstreamClient, UpstreamResponse
@@ -35,6 +38,8 @@ CHUNK_SIZE = 1024 * 1024
 # upstream is asked again before the client notices.
 STALL_SECONDS = 8.0
 _BODY_OF_ERROR = 8 * 1024
+# Of a file too large for plain HTTP: the Hub's storage sends no more than 50 GB at once.
+LARGEST_ANSWER = 16 * 1024**3
 # What a storage answers to a signed URL that it does not, or no longer, honour.
 _URL_IS_OVER = frozenset({400, 401, 403, 404, 410})
 _BUSY = frozenset({429, 503})
@@ -54,6 +59,7 @@ class Source:
         html: the file is HTML by its own name, so an HTML answer is no sign of a login page.
         owner: the caller is the one user of this server.
         own: their own file that should have the bytes; None unless the caller is they.
+        elsewhere: another upstream may have the same bytes, so this one is given up sooner.
     """
 
     client: UpstreamClient
@@ -65,6 +71,7 @@ class Source:
     html: bool = False
     owner: bool = False
     own: OwnCopy | None = None
+    elsewhere: bool = False
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -79,6 +86,17 @@ class Source:
     def forget_link(self) -> None:
         """Ask the Hub again before the next byte: what came by its last word was no good."""
         self.client.links.forget(self.link)
+
+    def given_up(self, error: UpstreamError) -> UpstreamError:
+        """Return what readers are told of a failure for which this way is given up.
+
+        Where there is another, the upstream rests for a moment, so that whoever asks again comes by
+        that one.
+        """
+        if not self.elsewhere:
+            return error
+        self.client.watch.unreachable(UpstreamUnreachable(error.message), 0.0)
+        return FillInterrupted(error.message, advice=error.advice)
 
 
 Pieces = Generator[tuple[int, bytes], None, None]
@@ -155,11 +173,21 @@ def _arriving(
     slots = source.client.downloads
     with slots.spare() if spare else slots:
         try:
-            with _ask(source, start, end, size, ranges) as response:
-                yield from _body(response, source, start, end, size, ranges)
+            for first, last in _answers(start, end, size, ranges):
+                with _ask(source, first, last, size, ranges) as response:
+                    yield from _body(response, source, first, last, size, ranges)
         except UpstreamError:
             source.forget_link()
             raise
+
+
+def _answers(start: int, end: int, size: int, ranges: Ranges) -> Iterator[tuple[int, int]]:
+    """Yield [start, end) in as many parts as it takes answers to bring it: mostly one."""
+    if not is_too_large(size) or ranges == "unavailable":
+        yield start, end
+        return
+    for first in range(start, end, LARGEST_ANSWER):
+        yield first, min(first + LARGEST_ANSWER, end)
 
 
 def _body(

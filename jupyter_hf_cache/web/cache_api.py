@@ -17,6 +17,7 @@ from jupyter_hf_cache.errors import BadRequest, NotFound
 from jupyter_hf_cache.service import CacheService
 from jupyter_hf_cache.service.board import RUNNING
 from jupyter_hf_cache.service.inventory import KeptRepo
+from jupyter_hf_cache.service.mirrors import mirrors_of
 from jupyter_hf_cache.storage.records import REPO_TYPES, RepoRef
 from jupyter_hf_cache.upstream.fill_report import FillReport
 from jupyter_hf_cache.web.handler import CacheHandler
@@ -87,9 +88,10 @@ def _status(service: CacheService) -> dict[str, Any]:
             "speed_bytes_per_second": round(sum(fill.speed for fill in running)),
         },
         "upstreams": [
-            {"remote": remote.name, "url": remote.upstream_url, "state": state, "reason": reason}
+            {"remote": one.name, "url": one.upstream_url, "state": state, "reason": reason}
             for remote in service.config.remotes()
-            for state, reason in [service.breaker.state(remote.id)]
+            for one in (remote, *mirrors_of(remote))
+            for state, reason in [service.breaker.state(one.id)]
         ],
         "today": service.usage.today(),
         "problems": [*service.problems, *service.config.problems()],
