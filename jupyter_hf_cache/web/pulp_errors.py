@@ -38,6 +38,8 @@ _WORDS = {
     "float_parsing": _NUMBER,
     "finite_number": _NUMBER,
 }
+# Fields that hold records with fields of their own, which a message names.
+_NESTED = frozenset({"mirrors"})
 
 
 class ApiError(HfCacheError):
@@ -69,6 +71,8 @@ def from_validation(error: ValidationError) -> ApiError:
     for found in error.errors(include_url=False):
         messages = body.setdefault(str(found["loc"][0]), [])
         message = _words(found)
+        if found["loc"][0] in _NESTED and len(found["loc"]) > 2:
+            message = f"{found['loc'][-1]}: {message}"
         if message not in messages:
             messages.append(message)
     return ApiError(400, body)
@@ -135,11 +139,13 @@ def _words(found: ErrorDetails) -> str:
         return f'"{found["input"]}" is not a valid choice.'
     if kind == "string_too_long":
         return f"Ensure this field has no more than {context['max_length']} characters."
+    if kind == "too_long":
+        return f"Ensure this field has no more than {context['max_length']} elements."
     if kind == "greater_than_equal":
         return f"Ensure this value is greater than or equal to {context['ge']:g}."
     if kind == "less_than_equal":
         return f"Ensure this value is less than or equal to {context['le']:d}."
-    if kind in ("list_type", "dict_type"):
+    if kind in ("list_type", "dict_type", "model_type"):
         wanted = "list" if kind == "list_type" else "dictionary"
         return f'Expected a {wanted} of items but got type "{type(found["input"]).__name__}".'
     return found["msg"]

@@ -63,6 +63,12 @@ def _url(value: str) -> str:
     return value
 
 
+def _mirror_url(value: str) -> str:
+    if "@" in value.partition("://")[2].partition("/")[0]:
+        raise stated("The url of a mirror may not contain username or password.")
+    return _url(value)
+
+
 def _clean(value: str, netloc: str) -> bool:
     whole = value.isprintable() and not re.search(r"[\s\\?#<>\"{}|^`]", value)
     return whole and _HOST.fullmatch(netloc) is not None
@@ -162,6 +168,7 @@ _Plain = Annotated[str, AfterValidator(_text)]
 
 Name = Annotated[str, _Short, AfterValidator(_text), AfterValidator(_line)]
 Url = Annotated[str, _Trimmed, AfterValidator(_url)]
+MirrorUrl = Annotated[str, _Trimmed, AfterValidator(_mirror_url)]
 ProxyUrl = Annotated[str, _Trimmed, AfterValidator(_proxy_url)]
 BasePath = Annotated[str, _Short, AfterValidator(_base_path)]
 Reference = Annotated[

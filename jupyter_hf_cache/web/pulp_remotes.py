@@ -74,7 +74,9 @@ class RemoteResource(Resource[Remote]):
         """See `Resource`."""
 
         def changes(present: Remote) -> Values:
-            needed = {"name": present.name, "url": present.url}
+            needed = {
+                name: getattr(present, name) for name in ("name", "url", "hf_hub_url", "mirrors")
+            }
             values = parse(RemoteBody, body, needed) if partial else parse_put(RemoteBody, body)
             return resolve_secrets(values, present)
 

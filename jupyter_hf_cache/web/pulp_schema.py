@@ -8,10 +8,11 @@ Not responsible for: storing anything, lists, or HTTP.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from jupyter_hf_cache.service.mirrors import MOST_MIRRORS
 from jupyter_hf_cache.storage.config_rows import SECRET_FIELDS
 from jupyter_hf_cache.storage.records import DEFAULT_HUB, Distribution, Remote
 from jupyter_hf_cache.web.pulp_errors import field_error, from_validation
@@ -24,6 +25,7 @@ from jupyter_hf_cache.web.pulp_fields import (
     LabelKey,
     Labels,
     LabelValue,
+    MirrorUrl,
     Name,
     Number,
     ProxyUrl,
@@ -60,7 +62,7 @@ class Mirror(BaseModel):
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    url: Url
+    url: MirrorUrl
     send_token: bool = False
 
 
@@ -95,13 +97,23 @@ class RemoteBody(Body):
     headers: Headers | None = None
     download_concurrency: Count | None = None
     rate_limit: Number | None = None
-    mirrors: list[Mirror] | None = None
+    mirrors: Annotated[list[Mirror], Field(max_length=MOST_MIRRORS)] | None = None
     offline: bool = False
     revision_ttl: Seconds | None = None
     metadata_ttl: Seconds | None = None
     negative_ttl: Seconds | None = None
     access_ttl: Seconds | None = None
     access_grace: Seconds | None = None
+
+    def refuse_combinations(self) -> None:
+        """See `Body`."""
+        own = Remote(id="", name="", url=self.url, hf_hub_url=self.hf_hub_url)
+        known = {own.origin_id: "is the remote's own address"}
+        for mirror in self.mirrors or []:
+            place = Remote(id="", name="", url=mirror.url).origin_id
+            if place in known:
+                raise field_error("mirrors", f"{mirror.url} {known[place]}.")
+            known[place] = "is named twice"
 
 
 class DistributionBody(Body):

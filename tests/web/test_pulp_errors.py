@@ -24,6 +24,8 @@ URL = "Enter a valid URL."
 USER = (
     "The remote url contains username or password. Please use remote username or password instead."
 )
+FILE = "A file:// URL is not allowed here."
+MIRROR_USER = "The url of a mirror may not contain username or password."
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +107,29 @@ def fresh(tmp_path: Path) -> Iterator[PulpServer]:
             {"hf_token": ["A token has no spaces and no characters outside ASCII."]},
         ),
         ({"hf_token": 5}, {"hf_token": ["Not a valid string."]}),
+        ({"mirrors": "x"}, {"mirrors": ['Expected a list of items but got type "str".']}),
+        ({"mirrors": ["x"]}, {"mirrors": ['Expected a dictionary of items but got type "str".']}),
+        ({"mirrors": [{}]}, {"mirrors": ["url: This field is required."]}),
+        ({"mirrors": [{"url": "nope"}]}, {"mirrors": [f"url: {URL}"]}),
+        ({"mirrors": [{"url": "file:///x"}]}, {"mirrors": [f"url: {FILE}"]}),
+        ({"mirrors": [{"url": "http://u:p@m"}]}, {"mirrors": [f"url: {MIRROR_USER}"]}),
+        ({"mirrors": [{"url": "http://m", "x": 1}]}, {"mirrors": ["x: Unexpected field"]}),
+        (
+            {"mirrors": [{"url": "http://m", "send_token": "x"}]},
+            {"mirrors": ["send_token: Must be a valid boolean."]},
+        ),
+        (
+            {"mirrors": [{"url": f"http://m{n}"} for n in range(9)]},
+            {"mirrors": ["Ensure this field has no more than 8 elements."]},
+        ),
+        (
+            {"mirrors": [{"url": "http://m"}, {"url": "HTTP://M:80/"}]},
+            {"mirrors": ["HTTP://M:80/ is named twice."]},
+        ),
+        (
+            {"url": "https://h/a", "mirrors": [{"url": "https://h/a/"}]},
+            {"mirrors": ["https://h/a/ is the remote's own address."]},
+        ),
         ({"headers": "x"}, {"headers": ['Expected a list of items but got type "str".']}),
         ({"headers": ["x"]}, {"headers": ['Expected a dictionary of items but got type "str".']}),
         (
@@ -221,6 +246,22 @@ def test_a_distribution_with_bad_values_is_refused_by_field(
 def test_what_is_missing_is_required(server: PulpServer, path: str, field: str) -> None:
     assert server.call("POST", path, {}).json() == {"name": [REQUIRED], field: [REQUIRED]}
     assert server.call("POST", path).json() == {"name": [REQUIRED], field: [REQUIRED]}
+
+
+def test_a_mirror_is_another_address_also_after_a_change(fresh: PulpServer) -> None:
+    mirrors = [{"url": "https://mirror.example", "send_token": True}, {"url": "https://m2/hf"}]
+    remote = fresh.remote(mirrors=mirrors)
+    assert remote["mirrors"] == [mirrors[0], {"url": "https://m2/hf", "send_token": False}]
+    href = remote["pulp_href"]
+    own = "is the remote's own address."
+    for change, url in [
+        ({"mirrors": [{"url": "https://HUGGINGFACE.co:443/"}]}, "https://HUGGINGFACE.co:443/"),
+        ({"url": "https://mirror.example/"}, "https://mirror.example"),
+        ({"hf_hub_url": "https://m2/hf"}, "https://m2/hf"),
+    ]:
+        answer = fresh.call("PATCH", href, change)
+        assert (answer.status_code, answer.json()) == (400, {"mirrors": [f"{url} {own}"]})
+    assert fresh.call("PATCH", href, {"mirrors": None}).json()["mirrors"] is None
 
 
 def test_a_name_is_taken_once(fresh: PulpServer) -> None:
