@@ -153,8 +153,8 @@ def check_allowed(asker: Asker, request: HubRequest, *, read_only: bool) -> None
         Refused: with the reason.
     """
     if is_stranger(asker) and request.kind not in READS_OF_A_REPO:
-        lists = request.kind is Kind.LIST and asker.same_machine
-        if not lists:
+        asks = request.kind is Kind.LIST or request.path.endswith("/auth-check")
+        if not (asks and asker.same_machine and request.method in ("GET", "HEAD")):
             raise Refused(
                 "Without signing in, this cache gives out files and pages of public repositories "
                 "only.",
