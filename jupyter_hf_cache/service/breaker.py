@@ -26,6 +26,7 @@ from jupyter_hf_cache.errors import (
     UpstreamFailing,
     UpstreamUnreachable,
 )
+from jupyter_hf_cache.service.mirrors import remote_id_of
 
 _SHORTEST_REST = 2.0
 _LONGEST_REST = 30.0
@@ -139,9 +140,11 @@ class Breaker:
             return ("reachable" if state.reached else "unknown"), ""
 
     def forget(self, remote_id: str) -> None:
-        """Ask again at once: the remote was changed."""
+        """Ask again at once, its mirrors too: the remote was changed."""
         with self._changed:
-            self._states.pop(remote_id, None)
+            for known in [*self._states]:
+                if remote_id_of(known) == remote_id:
+                    del self._states[known]
             self._changed.notify_all()
 
     def watch(self, remote_id: str) -> RemoteWatch:

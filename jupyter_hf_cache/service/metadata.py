@@ -38,7 +38,8 @@ from jupyter_hf_cache.service.revisions import Revisions
 from jupyter_hf_cache.service.usage import Usage
 from jupyter_hf_cache.storage.records import RepoRef, Revision
 from jupyter_hf_cache.upstream.flight import SingleFlight
-from jupyter_hf_cache.upstream.listings import Listing, Listings, fetch_listing
+from jupyter_hf_cache.upstream.listings import READ_TIMEOUT, Listing, Listings, fetch_listing
+from jupyter_hf_cache.upstream.lookup import METADATA_TIMEOUT
 from jupyter_hf_cache.upstream.policy import is_fresh
 
 logger = logging.getLogger(__name__)
@@ -263,6 +264,7 @@ class Metadata:
                     request.query,
                     headers=sent,
                     body=body or None,
+                    read_timeout=self._patience(key),
                 )
         except UpstreamAnswer as refused:
             self._note_refusal(key, request, caller, refused, asked)
@@ -271,6 +273,11 @@ class Metadata:
         self._note_commit(request, caller, listing)
         self._listings.put(key, listing)
         return listing
+
+    def _patience(self, key: str) -> float:
+        """Return how many seconds the upstream may stay silent: fewer where an older answer is kept
+        that can be given instead."""
+        return READ_TIMEOUT if self._listings.get(key) is None else METADATA_TIMEOUT
 
     def _note_commit(self, request: HubRequest, caller: Caller, listing: Listing) -> None:
         """Keep where a moving ref points, as a repo's page tells."""

@@ -259,10 +259,13 @@ def _first_offset(
 def _check_whole_body(response: UpstreamResponse, size: int, source: Source) -> None:
     kind = response.headers.get("Content-Type", "").split(";")[0].strip().lower()
     if kind == "text/html" and not source.html:
-        raise NotAHub(
+        error = NotAHub(
             "The upstream answered with a web page instead of the file; a login page or a proxy "
             "may stand between."
         )
+        if _on_the_hub(response, source):
+            source.client.watch.unreachable(error, 0.0)
+        raise error
     length = response.headers.get("Content-Length", "")
     encoded = response.headers.get("Content-Encoding", "identity").lower() != "identity"
     if length.isdigit() and not encoded and int(length) != size:
