@@ -7,7 +7,7 @@ Not responsible for: sending (`web.content`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -87,11 +87,23 @@ class StreamBody:
     Args:
         chunks: the pieces; raising ends the answer as broken.
         give_up: closes the upstream's answer.
+        stop: ends the wait for a piece in another thread, without blocking.
     """
 
-    def __init__(self, chunks: Iterator[bytes], give_up: Closable) -> None:
+    def __init__(
+        self,
+        chunks: Iterator[bytes],
+        give_up: Closable,
+        stop: Callable[[], None] | None = None,
+    ) -> None:
         self.chunks = chunks
         self._give_up = give_up
+        self._stop = stop
+
+    def stop(self) -> None:
+        """The client has gone: end the wait for a piece that may never come."""
+        if self._stop is not None:
+            self._stop()
 
     def close(self) -> None:
         """Close the upstream's answer."""

@@ -53,6 +53,7 @@ class HubRequest:
         mints: the answer may hold signed URLs or tokens (LFS batch, git, Xet tokens).
         writes: it can change something upstream. An LFS batch counts as a write although it may be
             a download: only its body tells (`rewrite.lfs_batch_downloads`).
+        git: git or git-lfs asks.
     """
 
     kind: Kind
@@ -64,6 +65,7 @@ class HubRequest:
     file: str | None = None
     mints: bool = False
     writes: bool = False
+    git: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,8 @@ _API_VERBS: dict[str, tuple[int, int | None]] = {
     "jwt": (0, 0),
 }
 _MINTING = frozenset({"xet-read-token", "xet-write-token", "jwt"})
+# What is asked by POST and changes no repo: logging in, checking a card, looking into a bucket.
+_QUESTION = re.compile(r"oauth/(device|token)|api/validate-yaml|api/buckets/[^/]+/[^/]+/paths-info")
 _FILE_VERBS: dict[str, tuple[int, int | None]] = {"resolve": (2, None), "raw": (2, None)}
 _PAGE_VERBS: dict[str, tuple[int, int | None]] = {
     **_FILE_VERBS,
@@ -357,7 +361,14 @@ def _forward_git(method: str, segments: list[str], query: str, git: _Named) -> H
     elif git.rest == ["info", "refs"] and "git-receive-pack" in query:
         writes = True
     return HubRequest(
-        Kind.FORWARD, method, _encode(segments), query, git.repo, mints=True, writes=writes
+        Kind.FORWARD,
+        method,
+        _encode(segments),
+        query,
+        git.repo,
+        mints=True,
+        writes=writes,
+        git=True,
     )
 
 
@@ -368,7 +379,8 @@ def _forward(
     method: str, segments: list[str], query: str, *, repo: RepoRef | None = None
 ) -> HubRequest:
     mints = not _MINTING.isdisjoint(segments)
-    writes = method not in _SAFE_METHODS or "xet-write-token" in segments
+    asks = method == "POST" and _QUESTION.fullmatch("/".join(segments)) is not None
+    writes = not (method in _SAFE_METHODS or asks) or "xet-write-token" in segments
     return HubRequest(
         Kind.FORWARD, method, _encode(segments), query, repo, mints=mints, writes=writes
     )

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -71,6 +72,20 @@ def rewrite_link(value: str, origin: str, base: str) -> str | None:
         url = _below_base(match[1].strip(), origin, base)
         links += [f'<{url}>; rel="{name}"' for name in names if url and name in _PAGE_RELS]
     return ", ".join(links) or None
+
+
+def xet_route(headers: Mapping[str, str], origin: str, base: str) -> str | None:
+    """The route for Xet's token that an answer names, as an absolute URL below `base`; None if it
+    names none of the upstream's own.
+
+    Args:
+        headers: case-insensitive.
+    """
+    for match in _LINK.finditer(headers.get("Link", "")[:_MAX_LINK]):
+        if "xet-auth" in match[2]:
+            return _below_base(match[1].strip(), origin, base)
+    route = headers.get("X-Xet-Refresh-Route")
+    return _below_base(route.strip(), origin, base) if route else None
 
 
 def rewrite_location(location: str, origin: str, base: str) -> str | None:

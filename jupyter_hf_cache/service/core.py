@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 
 from jupyter_hf_cache.answers import Answer
 from jupyter_hf_cache.errors import StorageError
+from jupyter_hf_cache.service.aftermath import Aftermath
 from jupyter_hf_cache.service.board import Board
 from jupyter_hf_cache.service.bodies import Bodies
 from jupyter_hf_cache.service.breaker import Breaker
@@ -178,7 +179,7 @@ class CacheService:
             ),
             files=self.files,
             metadata=self.metadata,
-            changes=self.changes,
+            aftermath=Aftermath(self.changes, self.rights),
             passing=self.passing,
             ready=self.ready,
             breaker=self.breaker,

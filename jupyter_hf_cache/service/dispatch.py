@@ -17,14 +17,14 @@ from jupyter_hf_cache.protocol.digests import Digest, Hasher, lfs_pointer
 from jupyter_hf_cache.protocol.paths import HubRequest, Kind, parse
 from jupyter_hf_cache.protocol.rewrite import lfs_batch_downloads
 from jupyter_hf_cache.protocol.xet import asks_for_token
+from jupyter_hf_cache.service.aftermath import REPOS, Aftermath
 from jupyter_hf_cache.service.breaker import Breaker
 from jupyter_hf_cache.service.caller import ANONYMOUS_IDENTITY, Asker, Caller, check_allowed
 from jupyter_hf_cache.service.callers import Callers
-from jupyter_hf_cache.service.changes import Changes
 from jupyter_hf_cache.service.failover import Failover
 from jupyter_hf_cache.service.files import Files, final
-from jupyter_hf_cache.service.forwarding import forward
-from jupyter_hf_cache.service.heads import missing_file, warning
+from jupyter_hf_cache.service.forwarding import forward, git_challenge
+from jupyter_hf_cache.service.heads import missing_file
 from jupyter_hf_cache.service.metadata import Metadata
 from jupyter_hf_cache.service.passing import Passing
 from jupyter_hf_cache.service.ready import ReadyAnswers
@@ -49,7 +49,7 @@ class Dispatch:
         failover: Failover,
         files: Files,
         metadata: Metadata,
-        changes: Changes,
+        aftermath: Aftermath,
         passing: Passing,
         ready: ReadyAnswers,
         breaker: Breaker,
@@ -59,7 +59,7 @@ class Dispatch:
         self._failover = failover
         self._files = files
         self._metadata = metadata
-        self._changes = changes
+        self._aftermath = aftermath
         self._passing = passing
         self._ready = ready
         self._breaker = breaker
@@ -67,12 +67,17 @@ class Dispatch:
 
     def needs_body(self, method: str, path: str) -> bool:
         """Return whether a request's body is read whole before it is answered: the questions of
-        paths-info, and the LFS batch, of which only the body tells whether it writes."""
-        if method != "POST":
+        paths-info, the LFS batch, of which only the body tells whether it writes, and what creates,
+        moves or deletes a repo, which only the body names."""
+        if method not in ("POST", "DELETE"):
             return False
         _, rest = self._callers.distribution(path)
         request = parse(method, rest)
-        return request.kind is Kind.PATHS_INFO or request.path.endswith("/info/lfs/objects/batch")
+        if request.path.startswith(REPOS):
+            return True
+        return method == "POST" and (
+            request.kind is Kind.PATHS_INFO or request.path.endswith("/info/lfs/objects/batch")
+        )
 
     def answer(
         self,
@@ -111,6 +116,15 @@ class Dispatch:
             return answer
         except UpstreamAnswer as refused:
             _name_the_refusal(refused, caller)
+            if refused.status == 401 and (challenge := git_challenge(request, headers)):
+                # Others may be refused by the same exception.
+                raise UpstreamAnswer(
+                    401,
+                    refused.message,
+                    code=refused.code,
+                    headers={**refused.headers, **challenge},
+                    body=refused.body,
+                ) from refused
             raise
 
     def _dispatch(
@@ -137,15 +151,17 @@ class Dispatch:
             self._files.check_right(caller, request.repo)
         try:
             with self._breaker.reaching(caller.remote.id):
-                return forward(request, caller, headers, body)
+                answer = forward(request, caller, headers, body)
         finally:
             if request.writes:
-                self._changes.note(caller.scope, request.repo)
+                self._aftermath.note(request, caller.scope, body)
+        if request.writes:
+            self._aftermath.note_at_end(answer, request, caller.scope)
+        return answer
 
     def _raw(self, request: HubRequest, caller: Caller, headers: Mapping[str, str]) -> Answer:
         """Answer `raw`: the file as git has it, which for an LFS file is its pointer."""
-        found = self._files.find(request, caller, headers)
-        claim = found.claim
+        claim = self._files.find(request, caller, headers).claim
         if claim.absent:
             raise missing_file(claim.commit)
         digest = Digest.from_etag(claim.etag)
@@ -160,8 +176,6 @@ class Dispatch:
             "Content-Type": "text/plain; charset=utf-8",
             "Content-Length": str(len(pointer)),
         }
-        if found.stale:
-            answer["X-HF-Warning"] = warning(found.stale)
         return Answer(200, answer, BytesBody(pointer) if request.method == "GET" else None, "hit")
 
     def _xet_token(

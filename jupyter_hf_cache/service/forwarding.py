@@ -23,6 +23,7 @@ from jupyter_hf_cache.protocol.rewrite import (
     rewrite_link,
     rewrite_location,
     strip_xet,
+    xet_route,
 )
 from jupyter_hf_cache.protocol.shown_urls import client_release, show_urls
 from jupyter_hf_cache.service.caller import Caller
@@ -32,6 +33,9 @@ from jupyter_hf_cache.upstream.transfer import CHUNK_SIZE
 _MAX_JSON = 16 * 1024 * 1024
 _READ_TIMEOUT = 120.0
 _NO_PAGE = ("/api/", "/oauth/", "/.well-known/")
+# What lies in buckets is not kept here and comes by Xet alone.
+_BUCKETS = ("/api/buckets/", "/buckets/")
+_GIT_CHALLENGE = 'Basic realm="Hugging Face: your user name, and a token as the password"'
 
 
 def forward(
@@ -58,10 +62,22 @@ def forward(
         read_timeout=_READ_TIMEOUT,
     )
     try:
-        return _answer(request, caller, response, headers.get("User-Agent", ""))
+        answer = _answer(request, caller, response, headers.get("User-Agent", ""))
     except BaseException:
         response.close()
         raise
+    if answer.status == 401:
+        answer.headers |= git_challenge(request, headers)
+    return answer
+
+
+def git_challenge(request: HubRequest, headers: Mapping[str, str]) -> dict[str, str]:
+    """The header by which git asks its user for a token; none for anything but git.
+
+    A browser would keep what it is told for this server, where our own password belongs.
+    """
+    browser = any(name.lower().startswith("sec-fetch-") for name in headers)
+    return {"WWW-Authenticate": _GIT_CHALLENGE} if request.git and not browser else {}
 
 
 def _refuse_pages(request: HubRequest, caller: Caller, headers: Mapping[str, str]) -> None:
@@ -80,19 +96,26 @@ def _answer(
     request: HubRequest, caller: Caller, response: UpstreamResponse, user_agent: str
 ) -> Answer:
     upstream = caller.remote.upstream_url
-    headers = answer_headers(response.headers, keep_xet=request.mints)
+    keep_xet = request.mints or request.path.startswith(_BUCKETS)
+    headers = answer_headers(response.headers, keep_xet=keep_xet)
+    nobody = caller.credential.token is None and "X-Error-Code" not in response.headers
+    if response.status == 401 and request.repo is not None and nobody:
+        # What huggingface_hub concludes by itself from an https address only.
+        headers["X-Error-Code"] = "RepoNotFound"
     for name in [name for name in headers if name.lower() in ("link", "location")]:
         rewrite = rewrite_link if name.lower() == "link" else rewrite_location
         rewritten = rewrite(headers.pop(name), upstream, caller.base)
         if rewritten:
             headers[name] = rewritten
+    if keep_xet and (route := xet_route(response.headers, upstream, caller.base)):
+        headers["X-Xet-Refresh-Route"] = route
     kind = response.headers.get("Content-Type", "").split(";")[0].strip().lower()
     if request.method != "HEAD" and (kind == "application/json" or kind.endswith("+json")):
         return _json_answer(request, caller, response, headers, user_agent)
     if request.method == "HEAD" or response.status in (204, 304):
         response.close()
         return Answer(response.status, headers, result="forwarded")
-    body = StreamBody(response.iter_bytes(CHUNK_SIZE), response)
+    body = StreamBody(response.iter_bytes(CHUNK_SIZE), response, response.stop)
     return Answer(response.status, headers, body, result="forwarded")
 
 
@@ -111,12 +134,12 @@ def _json_answer(
         if response.status >= 400:
             return _bytes_answer(response.status, headers, data)
         raise UpstreamError("The upstream announced JSON and sent something else.") from error
-    if not request.mints:
-        parsed = strip_xet(parsed)
     upstream = caller.remote.upstream_url
     if request.mints:
         parsed = rewrite_actions(parsed, upstream, caller.base)
-    elif request.writes:
+    elif not request.path.startswith(_BUCKETS):
+        parsed = strip_xet(parsed)
+    if request.writes:
         parsed = show_urls(parsed, upstream, client_release(user_agent))
     return _bytes_answer(response.status, headers, json.dumps(parsed, ensure_ascii=False).encode())
 

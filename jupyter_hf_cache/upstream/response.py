@@ -7,6 +7,7 @@ Not responsible for: what the answer means (`protocol.headers`) or how it was as
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import time
 from collections.abc import Iterator, Mapping
@@ -183,6 +184,12 @@ class UpstreamResponse:
         if self._raw.length_remaining == 0:
             self._raw.drain_conn()
         self._response.close()
+
+    def stop(self) -> None:
+        """End the wait of a thread that reads, from another one; `close` has to follow there."""
+        # Nothing to shut down: the body has ended, or urllib3 is older than 2.3.
+        with contextlib.suppress(ValueError, RuntimeError, OSError, AttributeError):
+            self._raw.shutdown()
 
     def discard(self) -> None:
         """Close an answer that is not wanted, and keep the connection if its body is short."""

@@ -11,8 +11,10 @@ public, its files are not. The right to *pages* (info, trees, refs, commits) is 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from enum import Enum
+from urllib.parse import unquote
 
 from jupyter_hf_cache.errors import StorageError
 from jupyter_hf_cache.storage.generations import Generations
@@ -185,6 +187,17 @@ class Rights:
         """Forget every verdict learnt through a remote whose credentials changed."""
         for subject in Subject:
             self._table.delete_prefix(key_of(subject.value, scope) + "/")
+        self._memory.clear()
+        self._generations.advance("access")
+
+    def forget(self, scope: str, matches: Callable[[RepoRef], bool]) -> None:
+        """Forget every verdict on the repos that match, whoever it is for: a change to who may read
+        them went through here."""
+        for subject in Subject:
+            for key, _ in list(self._table.items(key_of(subject.value, scope) + "/")):
+                *_, type_, id_ = map(unquote, key.split("/"))
+                if matches(RepoRef(type_, id_)):
+                    self._table.delete(key)
         self._memory.clear()
         self._generations.advance("access")
 

@@ -70,6 +70,7 @@ class ContentHandler(CacheHandler):
         self._question: bytearray | None = None
         self._question_size = 0
         self._pipe: BodyPipe | None = None
+        self._stream: StreamBody | None = None
         self._forwarded: asyncio.Future[Answer] | None = None
 
     async def prepare(self) -> None:
@@ -115,6 +116,8 @@ class ContentHandler(CacheHandler):
             self._changed.set()
         if self._pipe is not None:
             self._pipe.stop()
+        if self._stream is not None:
+            self._stream.stop()
 
     async def get(self, _: str) -> None:
         """Answer a read."""
@@ -351,14 +354,17 @@ class ContentHandler(CacheHandler):
                 await changed.wait()
 
     async def _send_stream(self, body: StreamBody) -> None:
-        while True:
+        self._stream = body
+        if self._headers.get("Content-Type", "").startswith("text/event-stream"):
+            # The first event may be long in coming, and who waits for it wants to know it waits.
+            await self.flush()
+        while not self._gone:
             data = await self.context.run_through(next, body.chunks, b"")
-            if self._gone:
-                raise StreamClosedError
             if not data:
                 return
             self.write(data)
             await self.flush()
+        raise StreamClosedError
 
 
 def _rendered(headers: Mapping[str, str], result: str, path: str) -> list[tuple[str, str]]:

@@ -7,6 +7,7 @@ Not responsible for: what a repo holds (`catalogue`).
 
 from __future__ import annotations
 
+import base64
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -58,6 +59,11 @@ class Accounts:
         with self._lock:
             self._by_token.pop(token, None)
 
+    def everybody(self) -> list[User]:
+        """All users, by name."""
+        with self._lock:
+            return sorted(set(self._by_token.values()), key=lambda user: user.name)
+
     def identify(self, authorization: str | None) -> User | None:
         """The user of an Authorization header, or None when there is none.
 
@@ -67,11 +73,21 @@ class Accounts:
         if authorization is None:
             return None
         scheme, _, token = authorization.partition(" ")
+        if scheme.lower() == "basic":
+            token = _password_of(token)
         with self._lock:
             user = self._by_token.get(token.strip())
-        if scheme.lower() != "bearer" or user is None:
+        if scheme.lower() not in ("bearer", "basic") or user is None:
             raise errors.bad_token()
         return user
+
+
+def _password_of(basic: str) -> str:
+    """git sends a token as a password."""
+    try:
+        return base64.b64decode(basic).decode().partition(":")[2]
+    except ValueError:
+        return ""
 
 
 def may_see(repo: Repo, user: User | None) -> bool:

@@ -29,6 +29,10 @@ API_VERBS = frozenset(
         "tag",
         "branch",
         "like",
+        "likers",
+        "logs",
+        "super-squash",
+        "user-access-request",
         "discussions",
         "parquet",
     )

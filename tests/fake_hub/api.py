@@ -177,12 +177,6 @@ async def _xet_write_token(handler: HubHandler, repo: Repo, address: Address) ->
     await _xet_token(handler, repo, address)
 
 
-async def _discussions(handler: HubHandler, repo: Repo, address: Address) -> None:
-    await handler.answer_json(
-        {"discussions": [], "count": 0, "start": 0, "numClosedDiscussions": 0}
-    )
-
-
 _ANSWERS = {
     "": _info,
     "revision": _info,
@@ -193,7 +187,6 @@ _ANSWERS = {
     "auth-check": _auth_check,
     "xet-read-token": _xet_token,
     "xet-write-token": _xet_write_token,
-    "discussions": _discussions,
 }
 
 

@@ -24,11 +24,14 @@ from tornado.web import Application
 from .accounts import Accounts, User
 from .catalogue import Catalogue, Repo
 from .cdn import CdnHandler, SignedUrls
+from .community import Collection
 from .counters import Counters
 from .delivery import Meter
 from .faults import Fault, Faults
 from .handler import OriginHandler
+from .limits import Limits
 from .routes import HubHandler
+from .streams import Streams
 
 T = TypeVar("T")
 _BODY_LIMIT = 512 << 20
@@ -42,7 +45,7 @@ class FakeHub:
     every client, not merely another port.
 
     Attributes:
-        catalogue, accounts, counters, faults, urls: the parts, for tests to work with.
+        catalogue, accounts, counters, faults, limits, urls, streams: the parts, for tests to work with.
         page_size, expand_page_size, list_page_size, commits_page_size: entries per page.
         private_direct: small files of private and gated repos come with a direct 200, not the 307.
         renamed_resolve_redirects: an old id's files redirect; otherwise they are served at once.
@@ -61,6 +64,7 @@ class FakeHub:
         self.accounts = Accounts()
         self.counters = Counters()
         self.faults = Faults()
+        self.limits = Limits()
         self.urls = SignedUrls(self)
         self.cdn_meter = Meter()
         self.page_size = 1000
@@ -79,8 +83,11 @@ class FakeHub:
         self._servers: list[HTTPServer] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._spent: dict[str, int] = {}
         self._logins: dict[str, User | None] = {}
+        self._public_url: str | None = None
+        self.collections: dict[str, Collection] = {}
+        self.buckets: dict[str, dict[str, int]] = {}
+        self.streams = Streams()
 
     @classmethod
     def with_defaults(cls, port: int = 0, cdn_port: int = 0) -> FakeHub:
@@ -95,6 +102,15 @@ class FakeHub:
     def url(self) -> str:
         """The Hub's origin, without a slash at the end."""
         return f"http://127.0.0.1:{self._ports[0]}"
+
+    @property
+    def public_url(self) -> str:
+        """What answers name the Hub by: its origin, unless a test gave it a name."""
+        return self._public_url or self.url
+
+    @public_url.setter
+    def public_url(self, url: str | None) -> None:
+        self._public_url = url
 
     @property
     def cdn_url(self) -> str:
@@ -177,11 +193,6 @@ class FakeHub:
     def fault(self, kind: Any, path_contains: str = "", **rest: Any) -> Fault:
         """Arm a fault, see `Fault`."""
         return self.faults.add(Fault(kind, path_contains, **rest))
-
-    def spend(self, bucket: str, allowance: int) -> int:
-        """Count one request against a rate limit bucket; how much is left (never nothing)."""
-        self._spent[bucket] = self._spent.get(bucket, 0) + 1
-        return max(1, allowance - self._spent[bucket])
 
     def start_device_login(self) -> str:
         """A new device code that nobody approved yet."""

@@ -12,8 +12,13 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from .content import BigFile, Content, SmallFile, git_object_id, lfs_pointer
+
+if TYPE_CHECKING:
+    from .community import Discussion
 
 TYPES = ("models", "datasets", "spaces")
 EPOCH = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -84,10 +89,17 @@ class Repo:
         self.disabled = False
         self.xet = False
         self.downloads = 0
-        self.likes = 0
+        self.likers: set[str] = set()
+        self.discussions: dict[int, Discussion] = {}
+        self.git_folder: TemporaryDirectory[str] | None = None
+        self.git_refs: dict[str, str] = {}
         self.tags: list[str] = []
         self.refs: dict[str, Commit] = {}  # full names: refs/heads/main, refs/tags/v1, refs/pr/1
         self.commits: dict[str, Commit] = {}
+
+    @property
+    def likes(self) -> int:
+        return len(self.likers)
 
     @property
     def object_id(self) -> str:
@@ -150,6 +162,15 @@ class Repo:
         """Create or move a tag."""
         self.point(f"refs/tags/{name}", revision)
 
+    def squash(self, branch: str, message: str) -> str:
+        """Replace the history of a branch by one commit of its files."""
+        ref = full_ref(branch)
+        with self.catalogue.lock:
+            entries = dict(self.refs[ref].files)
+            commit = _make_commit(self, None, entries, message, "system")
+            self.commits[commit.sha] = self.refs[ref] = commit
+        return commit.sha
+
     def drop_ref(self, ref: str) -> None:
         with self.catalogue.lock:
             self.refs.pop(full_ref(ref), None)
@@ -189,6 +210,13 @@ def full_ref(name: str) -> str:
 def xet_hash(sha256: str) -> str:
     """A stand-in for the Merkle hash Xet gives the same bytes: 64 hex digits, never the sha256."""
     return hashlib.sha256(f"xet:{sha256}".encode()).hexdigest()
+
+
+def folders_of(entries: Mapping[str, Entry]) -> dict[str, str]:
+    """The git id of every folder but the root."""
+    folders = _tree_ids(entries)
+    del folders[""]
+    return folders
 
 
 def _make_commit(

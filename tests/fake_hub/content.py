@@ -8,12 +8,16 @@ Not responsible for: where a file sits in a repo (`catalogue`), or sending it (`
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Protocol
 
 MIB = 1 << 20
 _BLOCKS = 7  # distinct pseudo-random blocks per seed
+_POINTER = re.compile(
+    rb"version https://git-lfs.github.com/spec/v1\noid sha256:([0-9a-f]{64})\nsize \d+\n"
+)
 _STAMP = 16  # bytes at the head of each block that name its number, so that no two are alike
 
 
@@ -118,3 +122,9 @@ def lfs_pointer(sha256: str, size: int) -> bytes:
     return (
         f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n"
     ).encode()
+
+
+def read_pointer(text: bytes) -> str | None:
+    """The sha256 that a pointer names; None for anything else."""
+    match = _POINTER.fullmatch(text)
+    return match[1].decode() if match else None

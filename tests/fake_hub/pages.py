@@ -10,7 +10,7 @@ from __future__ import annotations
 import html
 from typing import TYPE_CHECKING
 
-from . import errors
+from . import buckets, community, errors
 from .accounts import User
 from .catalogue import Repo
 
@@ -26,6 +26,12 @@ async def answer_api(handler: HubHandler, path: str) -> None:
         await handler.answer_json({"harnesses": []})
     elif path.startswith("/api/telemetry/"):
         await handler.answer(b"", "text/plain; charset=utf-8")
+    elif path.startswith("/api/collections"):
+        await community.answer_collections(handler, path)
+    elif path.startswith("/api/buckets/"):
+        await buckets.answer_buckets(handler, path)
+    elif path.startswith("/api/users/") and path.endswith("/likes"):
+        await community.answer_liked(handler, path.split("/")[3])
     elif path == "/api/validate-yaml":
         await handler.answer_json({"errors": [], "warnings": []})
     else:

@@ -10,16 +10,25 @@ from __future__ import annotations
 import uuid
 from urllib.parse import unquote
 
-from . import accounts, api, errors, listing, pages, resolve, writes
+from . import accounts, api, community, errors, listing, pages, resolve, streams, writes
 from .accounts import User
 from .addresses import Address, parse_api, parse_web
 from .catalogue import TYPES, Repo
 from .errors import HubError
 from .handler import OriginHandler
+from .limits import bucket_of
 
-# name -> (what matches, allowance of an anonymous caller per 300 s window)
-_ALLOWANCE = {"api": 500, "resolvers": 3000, "pages": 100}
+GIT_ROUTES = ("/info/refs", "/git-upload-pack", "/git-receive-pack")
 _FILE_VERBS = {"resolve": resolve.answer_resolve, "raw": resolve.answer_raw}
+
+
+_PEOPLE = {
+    "discussions": community.answer_discussions,
+    "like": community.answer_like,
+    "likers": community.answer_likers,
+    "logs": streams.answer_log,
+    "user-access-request": community.answer_access_requests,
+}
 
 
 class HubHandler(OriginHandler):
@@ -27,9 +36,12 @@ class HubHandler(OriginHandler):
 
     host = "hub"
     user: User | None = None
+    allowed = True
 
     async def get(self) -> None:
         try:
+            if not self.allowed:
+                raise errors.rate_limited()
             self.user = self.hub.accounts.identify(self.request.headers.get("Authorization"))
             await self._route()
         except HubError as error:
@@ -53,14 +65,11 @@ class HubHandler(OriginHandler):
     def set_common_headers(self) -> None:
         """What the real Hub puts on every answer, whether a proxy should pass it on or not."""
         path = self.request.path
-        bucket = "api" if path.startswith("/api/") else "pages"
-        if "/resolve/" in path or path.startswith("/api/resolve-cache/"):
-            bucket = "resolvers"
-        left = self.hub.spend(bucket, _ALLOWANCE[bucket])
-        self.set_header("RateLimit", f'"{bucket}";r={left};t=300')
-        self.set_header(
-            "RateLimit-Policy", f'"fixed window";"{bucket}";q={_ALLOWANCE[bucket]};w=300'
-        )
+        self.bucket = bucket_of(path)
+        caller = self.request.headers.get("Authorization", "")
+        self.allowed = self.hub.limits.spend(caller, self.bucket)
+        for name, value in self.hub.limits.headers(caller, self.bucket).items():
+            self.set_header(name, value)
         self.set_header("X-Request-Id", f"Root=1-{uuid.uuid4()}")
         self.set_header("X-Powered-By", "huggingface-moon")
         self.set_header("Access-Control-Allow-Origin", "https://huggingface.co")
@@ -73,7 +82,7 @@ class HubHandler(OriginHandler):
         path = self.request.path
         if path.startswith("/api/"):
             await self._route_api(path)
-        elif ".git/" in path:
+        elif ".git/" in path or path.endswith(GIT_ROUTES):
             await writes.answer_git(self, path)
         elif not await pages.answer_page(self, path):
             await self._route_web(path)
@@ -96,7 +105,9 @@ class HubHandler(OriginHandler):
         repo = await self._repo_of(address)
         if repo is None:
             return
-        if self.request.method in ("GET", "HEAD") or address.verb == "paths-info":
+        if address.verb in _PEOPLE:
+            await _PEOPLE[address.verb](self, repo, address)
+        elif self.request.method in ("GET", "HEAD") or address.verb == "paths-info":
             await api.answer_repo(self, repo, address)
         else:
             await writes.answer_change(self, repo, address)

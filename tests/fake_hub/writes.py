@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from . import accounts, errors
+from . import accounts, community, errors, git_server
 from .addresses import Address, take_revision
 from .catalogue import LFS_SUFFIXES, LFS_THRESHOLD, TYPES, Repo
 from .content import Content
@@ -63,7 +63,7 @@ async def _create(handler: HubHandler, body: Mapping[str, Any]) -> None:
         repo.commit({".gitattributes": _ATTRIBUTES}, "initial commit", author=user.name)
     else:
         repo = existing
-    answer = {"url": f"{hub.url}/{repo.web_path}", "name": id, "id": repo.object_id}
+    answer = {"url": f"{hub.public_url}/{repo.web_path}", "name": id, "id": repo.object_id}
     if existing is None:
         await handler.answer_json(answer)
     else:
@@ -123,17 +123,22 @@ async def _commit(handler: HubHandler, repo: Repo, address: Address) -> None:
     branch = "/".join(address.rest)
     answer: dict[str, Any] = {"success": True, "hookOutput": ""}
     if handler.get_query_argument("create_pr", "") in ("1", "true"):
-        number = 1 + sum(ref.startswith("refs/pr/") for ref in repo.refs)
+        number = 1 + max((*repo.discussions, *_proposals(repo)), default=0)
         branch = f"refs/pr/{number}"
-        answer["pullRequestUrl"] = f"{handler.hub.url}/{repo.web_path}/discussions/{number}"
+        community.note_pull_request(repo, number, header["summary"], handler.user.name)
+        answer["pullRequestUrl"] = f"{handler.hub.public_url}/{repo.web_path}/discussions/{number}"
     sha = repo.commit(
         files,
         "\n\n".join(filter(None, (header["summary"], header.get("description")))),
         branch=branch,
         author=handler.user.name,
     )
-    answer |= {"commitOid": sha, "commitUrl": f"{handler.hub.url}/{repo.web_path}/commit/{sha}"}
-    await handler.answer_json(answer)
+    url = f"{handler.hub.public_url}/{repo.web_path}/commit/{sha}"
+    await handler.answer_json({**answer, "commitOid": sha, "commitUrl": url})
+
+
+def _proposals(repo: Repo) -> list[int]:
+    return [int(ref.rpartition("/")[2]) for ref in repo.refs if ref.startswith("refs/pr/")]
 
 
 def _apply(
@@ -201,8 +206,10 @@ async def _drop_branch(handler: HubHandler, repo: Repo, address: Address) -> Non
     await handler.answer(b"", "text/plain; charset=utf-8")
 
 
-async def _like(handler: HubHandler, repo: Repo, address: Address) -> None:
-    repo.likes += 1 if handler.request.method == "POST" else -1
+async def _squash(handler: HubHandler, repo: Repo, address: Address) -> None:
+    """One commit in place of the history of a branch."""
+    take_revision(repo, address.rest)
+    repo.squash("/".join(address.rest), handler.json_body().get("message") or "Super-squash branch")
     await handler.answer(b"", "text/plain; charset=utf-8")
 
 
@@ -214,17 +221,20 @@ _CHANGES = {
     ("DELETE", "tag"): _drop_tag,
     ("POST", "branch"): _make_branch,
     ("DELETE", "branch"): _drop_branch,
-    ("POST", "like"): _like,
-    ("DELETE", "like"): _like,
+    ("POST", "super-squash"): _squash,
 }
 
 
 async def answer_git(handler: HubHandler, path: str) -> None:
-    """`{id}.git/...`: the LFS batch and verify routes."""
-    before, _, after = path.partition(".git/")
+    """`{id}.git/...`, or git's own routes below `{id}`: the LFS routes, and git itself."""
+    before, after = _split_git(path)
     parts = [unquote(part) for part in before.strip("/").split("/")]
     type = parts.pop(0) if parts[0] in ("datasets", "spaces") else "models"
-    repo = accounts.check_visible(handler.hub.catalogue.get(type, "/".join(parts)), handler.user)
+    found = handler.hub.catalogue.get(type, "/".join(parts))
+    if not after.startswith("info/lfs/"):
+        await git_server.answer_smart_http(handler, found, after)
+        return
+    repo = accounts.check_visible(found, handler.user)
     if handler.request.method != "POST":
         raise errors.page_not_found()
     if after == "info/lfs/objects/batch":
@@ -234,6 +244,15 @@ async def answer_git(handler: HubHandler, path: str) -> None:
         await handler.answer(b"OK", "text/plain; charset=utf-8", status=200 if known else 404)
     else:
         raise errors.page_not_found()
+
+
+def _split_git(path: str) -> tuple[str, str]:
+    if ".git/" in path:
+        before, _, after = path.partition(".git/")
+        return before, after
+    parts = path.split("/")
+    width = 2 if path.endswith("/info/refs") else 1
+    return "/".join(parts[:-width]), "/".join(parts[-width:])
 
 
 async def _lfs_batch(handler: HubHandler, repo: Repo) -> None:
@@ -254,7 +273,7 @@ def _upload_actions(handler: HubHandler, repo: Repo, item: Mapping[str, Any]) ->
     row = {"oid": item["oid"], "size": item["size"], "authenticated": True}
     if item["oid"] in handler.hub.catalogue.large:
         return row
-    verify = f"{handler.hub.url}/{repo.web_path}.git/info/lfs/verify"
+    verify = f"{handler.hub.public_url}/{repo.web_path}.git/info/lfs/verify"
     return {
         **row,
         "actions": {

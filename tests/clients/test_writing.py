@@ -1,0 +1,202 @@
+"""Everything huggingface_hub and git change on the Hub, through a Jupyter server's cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from clients.environments import Client
+from clients.server import JupyterServer
+from fake_hub import BigFile, FakeHub
+
+pytestmark = pytest.mark.clients
+
+MIB = 1 << 20
+PUBLIC = "https://huggingface.co"
+
+
+@pytest.fixture
+def writer(client: Client) -> Client:
+    """A client that is logged in as alice."""
+    client.settings |= {"HF_TOKEN": "hf_alice", "HF_HUB_DISABLE_XET": "1"}
+    if client.name == "hub0":  # which asks the Hub first whether the repo is in Xet
+        del client.settings["HF_HUB_DISABLE_XET"]
+    return client
+
+
+@pytest.fixture(params=[PUBLIC, None], ids=["huggingface.co", "another-hub"])
+def public_url(request: pytest.FixtureRequest, hub: FakeHub) -> Iterator[str | None]:
+    """What the Hub calls itself in its answers."""
+    hub.public_url = request.param
+    yield request.param
+    hub.public_url = None
+
+
+def test_what_is_given_back_names_the_hub_and_no_capability(
+    hub: FakeHub, writer: Client, server: JupyterServer, public_url: str | None
+) -> None:
+    kind = "named" if public_url else "own"
+    rows = writer.run(f"""
+import huggingface_hub as hf
+api = hf.HfApi()
+rows = []
+for type in ("model", "dataset", "space"):
+    name = f"alice/urls-{kind}-{writer.name}-{{type}}"
+    extra = dict(space_sdk="static") if type == "space" else {{}}
+    made = api.create_repo(name, repo_type=type, private=True, **extra)
+    again = api.create_repo(name, repo_type=type, exist_ok=True, **extra)
+    put = dict(path_in_repo="a.txt", repo_id=name, repo_type=type)
+    done = api.upload_file(path_or_fileobj=b"hello", **put)
+    asked = api.upload_file(path_or_fileobj=b"better", create_pr=True, **put)
+    rows.append([name, type, str(made), made.repo_id, made.repo_type, str(again), again.repo_id,
+        done.commit_url, str(done.repo_url), done.repo_url.repo_id, done.repo_url.repo_type,
+        asked.commit_url, asked.pr_url, asked.pr_num, asked.pr_revision, done.oid])
+tell(rows)
+""")
+    ticket = server.endpoint.partition("/~")[2].partition("/")[0]
+    for row in rows:
+        name, type, made, made_id, made_type, again, again_id, commit, url, id, url_type = row[:11]
+        asked, proposal, number, ref, oid = row[11:]
+        assert (made_id, again_id, id) == (name, name, name)
+        assert {made_type, url_type} == {type}
+        prefix = "" if type == "model" else f"{type}s/"
+        shown = {made, again, commit, asked, proposal}
+        if writer.name != "hub0":
+            shown.add(url)
+        assert not any(ticket in text for text in shown), shown
+        assert commit.endswith(f"{prefix}{name}/commit/{oid}")
+        assert proposal == f"{hub.public_url}/{prefix}{name}/discussions/{number}"
+        assert ref == f"refs/pr/{number}"
+        if public_url is None:
+            assert {made, again, commit.partition("/commit")[0]} == {f"hf://{prefix}{name}"}
+        elif writer.name == "hub0":
+            assert commit.startswith(f"{PUBLIC}/")
+        else:
+            assert {made, again, url} == {f"https://hf.co/{prefix}{name}"}
+
+
+def test_a_folder_goes_up_and_comes_down(hub: FakeHub, writer: Client) -> None:
+    body = BigFile(3 * MIB + 7, seed=hash(writer.name) % 1000)
+    folder = writer.home / "folder"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "README.md").write_text("# Folder\n")
+    (folder / "sub" / "large.bin").write_bytes(body.read(0, body.size))
+    name = f"alice/folder-{writer.name}"
+    result = writer.run(f"""
+import huggingface_hub as hf
+api = hf.HfApi()
+name = "{name}"
+api.create_repo(name, repo_type="dataset")
+before = api.list_repo_files(name, repo_type="dataset")
+api.upload_folder(folder_path="folder", repo_id=name, repo_type="dataset")
+down = hf.snapshot_download(name, repo_type="dataset")
+api.create_commit(name, repo_type="dataset", commit_message="m", operations=[
+    hf.CommitOperationCopy("sub/large.bin", "copy.bin"), hf.CommitOperationDelete("README.md"),
+])
+after = hf.snapshot_download(name, repo_type="dataset")
+api.super_squash_history(name, repo_type="dataset")
+commits = len(api.list_repo_commits(name, repo_type="dataset"))
+tell([before, sums(down)["sub/large.bin"], sums(after), commits])
+""")
+    assert result[0] == [".gitattributes"]
+    assert result[1] == body.sha256()
+    assert {name for name in result[2]} == {".gitattributes", "sub/large.bin", "copy.bin"}
+    assert result[2]["copy.bin"] == body.sha256()
+    assert result[3] == 1
+
+
+def test_refs_settings_and_names_are_seen_at_once(hub: FakeHub, writer: Client) -> None:
+    name = f"alice/refs-{writer.name}"
+    result = writer.run(f"""
+import huggingface_hub as hf
+api = hf.HfApi()
+name = "{name}"
+api.create_repo(name)
+api.upload_file(path_or_fileobj=b"one", path_in_repo="a.txt", repo_id=name)
+def read(revision="main", repo=name, **named):
+    with open(hf.hf_hub_download(repo, "a.txt", revision=revision, **named)) as file:
+        return file.read()
+def visible(**named):
+    place = f"place-{{len(seen)}}"
+    return error(hf.hf_hub_download, name, "a.txt", cache_dir=place, **named)[:1]
+seen = [read(), error(read, "side")[:1], error(read, "v1")[:1]]
+api.create_branch(name, branch="side")
+api.create_tag(name, tag="v1")
+api.upload_file(path_or_fileobj=b"two", path_in_repo="a.txt", repo_id=name)
+seen += [read(), read("side"), read("v1")]
+api.delete_branch(name, branch="side")
+api.delete_tag(name, tag="v1")
+seen += [sorted(r.name for r in api.list_repo_refs(name).branches + api.list_repo_refs(name).tags)]
+seen += [visible(token=False), visible(token="hf_bob")]
+settings = api.update_repo_settings
+settings(name, private=True)
+seen += [visible(token=False), visible(token="hf_bob"), visible()]
+settings(name, private=False)
+seen += [visible(token=False)]
+settings(name, gated="auto")
+seen += [visible(token="hf_bob")]
+api.grant_access(name, "bob")
+seen += [visible(token="hf_bob"), [r.username for r in api.list_accepted_access_requests(name)]]
+api.move_repo(name, name + "-moved")
+seen += [read(repo=name + "-moved"), read(), api.model_info(name + "-moved").id]
+api.delete_repo(name + "-moved")
+name += "-moved"
+seen += [visible(), error(api.model_info, name)[:1]]
+tell(seen)
+""")
+    missing = ["RepositoryNotFoundError"]
+    assert result[:7] == [
+        "one",
+        ["RevisionNotFoundError"],
+        ["RevisionNotFoundError"],
+        "two",
+        "one",
+        "one",
+        ["main"],
+    ]
+    assert result[7:13] == [[], [], missing, missing, [], []]
+    assert result[13:16] == [["GatedRepoError"], [], ["bob"]]
+    assert result[16:] == ["two", "two", f"{name}-moved", missing, missing]
+
+
+def test_people_talk_and_like_through_it(hub: FakeHub, writer: Client) -> None:
+    name = f"alice/talk-{writer.name}"
+    result = writer.run(f"""
+import huggingface_hub as hf
+api = hf.HfApi()
+name = "{name}"
+api.create_repo(name)
+talk = api.create_discussion(name, "A question", description="Why?")
+api.comment_discussion(name, talk.num, comment="Because.")
+api.rename_discussion(name, talk.num, new_title="An answer")
+api.change_discussion_status(name, talk.num, new_status="closed")
+told = api.get_discussion_details(name, talk.num)
+proposal = api.create_pull_request(name, "A change")
+api.upload_file(path_or_fileobj=b"x", path_in_repo="x.txt", repo_id=name,
+                revision=f"refs/pr/{{proposal.num}}")
+before = api.list_repo_files(name)
+api.merge_pull_request(name, proposal.num)
+after = api.list_repo_files(name)
+rows = [(d.title, d.status, d.is_pull_request) for d in api.get_repo_discussions(name)]
+# No release has a method for it: the Hub wants people to like by hand.
+from huggingface_hub.utils import get_session
+like = os.environ["HF_ENDPOINT"] + "/api/models/org/large/like"
+get_session().post(like, headers=api._build_hf_headers()).raise_for_status()
+liked = api.list_liked_repos("alice").models
+api.unlike("org/large")
+unliked = api.list_liked_repos("alice").models
+kept = api.create_collection("My things")
+kept = api.add_collection_item(kept.slug, "org/large", "model")
+items = [item.item_id for item in api.get_collection(kept.slug).items]
+api.delete_collection(kept.slug)
+gone = bool(error(api.get_collection, kept.slug))
+api.auth_check(name)
+tell([told.title, told.status, [e.type for e in told.events], before, after, rows,
+      liked, unliked, items, gone, api.whoami()["name"]])
+""")
+    assert result[0] == "An answer"
+    assert result[1] == "closed"
+    assert result[2] == ["comment", "comment", "title-change", "status-change"]
+    assert ("x.txt" in result[3], "x.txt" in result[4]) == (False, True)
+    assert result[5] == [["A change", "merged", True], ["An answer", "closed", False]]
+    assert result[6:] == [["org/large"], [], ["org/large"], True, "alice"]
