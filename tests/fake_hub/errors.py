@@ -51,6 +51,10 @@ def bad_token() -> HubError:
     return HubError(401, "Invalid credentials in Authorization header")
 
 
+def rate_limited() -> HubError:
+    return HubError(429, "Too many requests: you have reached your rate limit.")
+
+
 def repo_not_found() -> HubError:
     return HubError(404, "Repository not found", "RepoNotFound")
 

@@ -37,6 +37,7 @@ class OriginHandler(RequestHandler):
     """Base of the Hub's and the CDN's handler."""
 
     host: ClassVar[Host]
+    bucket = ""
     hub: FakeHub
     record: Record
     fault: Fault | None
@@ -77,7 +78,7 @@ class OriginHandler(RequestHandler):
             self.drop(reset=fault.kind == "reset")
         elif fault.kind == "status":
             if fault.status == 429 and self.host == "hub":
-                self.set_header("RateLimit", '"api";r=0;t=1')
+                self.set_header("RateLimit", f'"{self.bucket}";r=0;t=1')
             for name, value in fault.headers.items():
                 self.set_header(name, value)
             await self.refuse(HubError(fault.status, fault.message))
