@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import shutil
 import socket
+import tempfile
 import threading
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Future
+from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -45,7 +48,8 @@ class FakeHub:
     every client, not merely another port.
 
     Attributes:
-        catalogue, accounts, counters, faults, limits, urls, streams: the parts, for tests to work with.
+        catalogue, accounts, counters, faults, limits, urls, streams: the parts, for tests to work
+            with.
         page_size, expand_page_size, list_page_size, commits_page_size: entries per page.
         private_direct: small files of private and gated repos come with a direct 200, not the 307.
         renamed_resolve_redirects: an old id's files redirect; otherwise they are served at once.
@@ -85,6 +89,7 @@ class FakeHub:
         self._thread: threading.Thread | None = None
         self._logins: dict[str, User | None] = {}
         self._public_url: str | None = None
+        self._folder: Path | None = None
         self.collections: dict[str, Collection] = {}
         self.buckets: dict[str, dict[str, int]] = {}
         self.streams = Streams()
@@ -102,6 +107,13 @@ class FakeHub:
     def url(self) -> str:
         """The Hub's origin, without a slash at the end."""
         return f"http://127.0.0.1:{self._ports[0]}"
+
+    @property
+    def folder(self) -> Path:
+        """Where this Hub may put files, until it stops."""
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="fake-hub-"))
+        return self._folder
 
     @property
     def public_url(self) -> str:
@@ -153,6 +165,9 @@ class FakeHub:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_START_TIMEOUT)
         self._thread = self._loop = None
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
 
     def pause(self) -> None:
         """Refuse connections, and end those that are open, until `resume`."""

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from tempfile import TemporaryDirectory
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .content import BigFile, Content, SmallFile, git_object_id, lfs_pointer
@@ -91,7 +91,7 @@ class Repo:
         self.downloads = 0
         self.likers: set[str] = set()
         self.discussions: dict[int, Discussion] = {}
-        self.git_folder: TemporaryDirectory[str] | None = None
+        self.git_folder: Path | None = None
         self.git_refs: dict[str, str] = {}
         self.tags: list[str] = []
         self.refs: dict[str, Commit] = {}  # full names: refs/heads/main, refs/tags/v1, refs/pr/1

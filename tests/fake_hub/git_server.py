@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import itertools
 import os
 import subprocess
-import tempfile
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +23,7 @@ from .content import SmallFile, read_pointer
 if TYPE_CHECKING:
     from .routes import HubHandler
 
+_numbers = itertools.count(1)
 SERVICES = ("git-upload-pack", "git-receive-pack")
 _CHALLENGE = {"WWW-Authenticate": 'Basic realm="Authentication required", charset="UTF-8"'}
 
@@ -39,7 +40,7 @@ async def answer_smart_http(handler: HubHandler, repo: Repo | None, rest: str) -
     if pushes:
         accounts.check_writable(repo, handler.user)
     accounts.check_content(repo, handler.user, handler.hub.url)
-    folder = await asyncio.to_thread(_bare_repository, repo)
+    folder = await asyncio.to_thread(_bare_repository, repo, handler.hub.folder)
     protocol = handler.request.headers.get("Git-Protocol", "")
     options = ["--stateless-rpc"]
     if rest == "info/refs":
@@ -72,17 +73,17 @@ def _git(folder: Path, *words: str, stdin: bytes = b"", protocol: str = "") -> b
     return done.stdout
 
 
-def _bare_repository(repo: Repo) -> Path:
-    """The repo as git has it; made anew when a ref is no longer where it was."""
+def _bare_repository(repo: Repo, root: Path) -> Path:
+    """The repo as git has it, below `root`; made anew when a ref is no longer where it was."""
     refs = {ref: commit.sha for ref, commit in repo.refs.items()}
     if repo.git_refs != refs or repo.git_folder is None:
-        repo.git_folder = tempfile.TemporaryDirectory(prefix="fake-hub-git-")
-        folder = Path(repo.git_folder.name)
+        folder = repo.git_folder = root / f"{repo.number}-{next(_numbers)}"
+        folder.mkdir(parents=True)
         _git(folder, "init", "--quiet", "--bare", "--initial-branch=main", ".")
         _git(folder, "config", "http.receivepack", "true")
         _git(folder, "fast-import", "--quiet", "--force", stdin=_export(repo))
         repo.git_refs = refs
-    return Path(repo.git_folder.name)
+    return repo.git_folder
 
 
 def _export(repo: Repo) -> bytes:
