@@ -230,6 +230,21 @@ class Bodies:
         answer.blob = blob
         return answer
 
+    def begin(self, request: HubRequest, caller: Caller, claim: Claim) -> FillBody | None:
+        """Join or start the fill of a whole file of which nobody reads; None when it is kept, or
+        cannot be kept now.
+
+        Raises:
+            UpstreamError: it failed twice just now.
+        """
+        digest = Digest.from_etag(claim.etag)
+        if digest is None or claim.size is None:
+            return None
+        blob = BlobId.of(digest, caller.remote.origin_id)
+        wanted = Wanted([ByteRange(0, claim.size)], None, completing=True)
+        follows = self._follow(blob, claim, _source(request, caller, claim), wanted)
+        return follows[0] if follows else None
+
     def _follow(self, blob: BlobId, claim: Claim, source: Source, wanted: Wanted) -> list[FillBody]:
         """Join or start the fill, once for each part; empty if the bytes cannot be kept now."""
         size = claim.size or 0
@@ -415,6 +430,7 @@ def _source(request: HubRequest, caller: Caller, claim: Claim) -> Source:
         html=file.lower().endswith((".html", ".htm", ".xhtml")),
         owner=caller.owner,
         elsewhere=bool(caller.remote.mirrors),
+        background=caller.background,
     )
 
 

@@ -70,6 +70,7 @@ class Caller:
         lifetimes: how long the remote's answers hold.
         offline: the remote is never asked.
         stranger: it came in without any login: only reads of files and pages are given out.
+        background: nobody waits for what is asked.
     """
 
     distribution: Distribution
@@ -83,6 +84,7 @@ class Caller:
     lifetimes: Lifetimes
     offline: bool = False
     stranger: bool = False
+    background: bool = False
 
     @property
     def scope(self) -> str:

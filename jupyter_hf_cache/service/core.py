@@ -35,6 +35,8 @@ from jupyter_hf_cache.service.passing import Passing
 from jupyter_hf_cache.service.ready import ReadyAnswers
 from jupyter_hf_cache.service.reconciling import Reconciling
 from jupyter_hf_cache.service.revisions import Revisions
+from jupyter_hf_cache.service.snapshot_rows import SnapshotRows
+from jupyter_hf_cache.service.snapshots import Snapshots
 from jupyter_hf_cache.service.tokens import Tokens
 from jupyter_hf_cache.service.usage import Usage
 from jupyter_hf_cache.storage.blobs import LocalBlobStore
@@ -165,6 +167,15 @@ class CacheService:
             breaker=self.breaker,
             changes=self.changes,
         )
+        self.snapshots = Snapshots(
+            rows=SnapshotRows(self._tables["repos"]),
+            config=self.config,
+            files=self.files,
+            metadata=self.metadata,
+            bodies=self.bodies,
+            store=self.store,
+            budget=self.budget,
+        )
         self.ready = ReadyAnswers(self.generations, self.usage, self.budget)
         self.inventory = Inventory(self)
         self.tokens = Tokens(self)
@@ -182,6 +193,7 @@ class CacheService:
             aftermath=Aftermath(self.changes, self.rights),
             passing=self.passing,
             ready=self.ready,
+            snapshots=self.snapshots,
             breaker=self.breaker,
             read_only=options.read_only,
         )
@@ -210,6 +222,7 @@ class CacheService:
 
     def close(self) -> None:
         """Stop fills, write what is pending, close the tables."""
+        self.snapshots.stop()
         self.fills.stop()
         self.board.stop()
         self._reconciling.stop()

@@ -28,6 +28,7 @@ from jupyter_hf_cache.service.heads import missing_file
 from jupyter_hf_cache.service.metadata import Metadata
 from jupyter_hf_cache.service.passing import Passing
 from jupyter_hf_cache.service.ready import ReadyAnswers
+from jupyter_hf_cache.service.snapshots import Snapshots
 from jupyter_hf_cache.storage.records import RepoRef
 
 Body = bytes | Iterable[bytes] | None
@@ -52,6 +53,7 @@ class Dispatch:
         aftermath: Aftermath,
         passing: Passing,
         ready: ReadyAnswers,
+        snapshots: Snapshots,
         breaker: Breaker,
         read_only: bool,
     ) -> None:
@@ -62,6 +64,7 @@ class Dispatch:
         self._aftermath = aftermath
         self._passing = passing
         self._ready = ready
+        self._snapshots = snapshots
         self._breaker = breaker
         self._read_only = read_only
 
@@ -131,8 +134,17 @@ class Dispatch:
         self, request: HubRequest, caller: Caller, headers: Mapping[str, str], body: Body
     ) -> Answer:
         return self._failover.answer(
-            request, caller, headers, lambda asked, one: self._ask(asked, one, headers, body)
+            request, caller, headers, lambda asked, one: self._touched(asked, one, headers, body)
         )
+
+    def _touched(
+        self, request: HubRequest, caller: Caller, headers: Mapping[str, str], body: Body
+    ) -> Answer:
+        answer = self._ask(request, caller, headers, body)
+        commit = answer.headers.get("X-Repo-Commit", "")
+        if request.kind in (Kind.RESOLVE, Kind.RAW) and request.repo is not None and commit:
+            self._snapshots.touch(caller, request.repo, commit)
+        return answer
 
     def _ask(
         self, request: HubRequest, caller: Caller, headers: Mapping[str, str], body: Body

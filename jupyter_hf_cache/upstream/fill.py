@@ -117,7 +117,9 @@ class Fill:
                 return False
             self._readers += 1
             if all(known.key != source.key for known in self.sources):
-                self.sources.append(source)
+                # What somebody waits for goes ahead of what nobody does.
+                ahead = self.sources[0].background and not source.background
+                self.sources.insert(0 if ahead else len(self.sources), source)
             return True
 
     @property

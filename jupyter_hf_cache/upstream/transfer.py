@@ -60,6 +60,7 @@ class Source:
         owner: the caller is the one user of this server.
         own: their own file that should have the bytes; None unless the caller is they.
         elsewhere: another upstream may have the same bytes, so this one is given up sooner.
+        background: nobody waits for it.
     """
 
     client: UpstreamClient
@@ -72,11 +73,12 @@ class Source:
     owner: bool = False
     own: OwnCopy | None = None
     elsewhere: bool = False
+    background: bool = False
 
     @property
-    def key(self) -> tuple[str, str, str]:
+    def key(self) -> tuple[str, str, str, bool]:
         """What makes two sources the same."""
-        return (self.origin_id, self.identity, self.path)
+        return (self.origin_id, self.identity, self.path, self.background)
 
     @property
     def link(self) -> LinkKey:

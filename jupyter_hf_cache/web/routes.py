@@ -13,7 +13,7 @@ from typing import Any
 
 from tornado.web import RequestHandler
 
-from jupyter_hf_cache.web import cache_api, content, pulp_api
+from jupyter_hf_cache.web import cache_api, content, pulp_api, snapshots_api
 from jupyter_hf_cache.web.context import WebContext
 from jupyter_hf_cache.web.handler import CacheHandler
 
@@ -31,7 +31,12 @@ def content_handlers() -> HandlerList:
 
 def all_handlers() -> HandlerList:
     """Content, Pulp's REST API and the cache API; patterns are relative to the base URL."""
-    return [*content_handlers(), *pulp_api.ROUTES, *cache_api.ROUTES]
+    return [
+        *content_handlers(),
+        *pulp_api.ROUTES,
+        *cache_api.ROUTES,
+        *snapshots_api.ROUTES,
+    ]
 
 
 def routes(
