@@ -123,6 +123,19 @@ class Client:
         """Run a shell command line, as it would be typed."""
         return self.command("bash", "-euo", "pipefail", "-c", text, check=check)
 
+    def start(self, script: str) -> subprocess.Popen[str]:
+        """Start a Python script that is talked to while it runs; its output is in a pipe."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        python = str(environment(self.name) / "python")
+        return subprocess.Popen(
+            [*self.inside, python, "-u", "-c", PRELUDE + script],
+            env=self.environ,
+            cwd=self.home,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
     def run(self, script: str) -> Any:
         """Run a Python script; what it `tell`s."""
         done = self.command(str(environment(self.name) / "python"), "-c", PRELUDE + script)

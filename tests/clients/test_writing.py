@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 from clients.environments import Client
-from clients.server import JupyterServer
-from fake_hub import BigFile, FakeHub
+from clients.server import JupyterServer, wait_for
+from fake_hub import BigFile, FakeHub, User
+from fake_hub.streams import Streams
 
 pytestmark = pytest.mark.clients
 
@@ -200,3 +201,79 @@ tell([told.title, told.status, [e.type for e in told.events], before, after, row
     assert ("x.txt" in result[3], "x.txt" in result[4]) == (False, True)
     assert result[5] == [["A change", "merged", True], ["An answer", "closed", False]]
     assert result[6:] == [["org/large"], [], ["org/large"], True, "alice"]
+
+
+def test_the_command_line_writes(hub: FakeHub, writer: Client, server: JupyterServer) -> None:
+    name = f"alice/cli-{writer.name}"
+    (writer.home / "folder").mkdir(parents=True)
+    (writer.home / "folder" / "a.txt").write_text("hello\n")
+    repo = "hf repo" if writer.name == "hub0" else "hf repos"
+    said = writer.shell(f"{repo} create {name}").stdout
+    assert name in said
+    ticket = server.endpoint.partition("/~")[2].partition("/")[0]
+    assert writer.name == "hub0" or ticket not in said
+    writer.shell(f"hf upload {name} folder .")
+    writer.shell(f"{repo} tag create {name} v1")
+    writer.shell(f"hf download {name} --local-dir down")
+    assert (writer.home / "down" / "a.txt").read_text() == "hello\n"
+    made = hub.catalogue.get("models", name)
+    assert made.resolve("v1") is made.head
+    writer.shell(f"{repo} delete {name} {'' if writer.name == 'hub0' else '--yes'}", check=False)
+
+
+def test_a_log_arrives_line_by_line(hub: FakeHub, writer: Client) -> None:
+    if writer.name == "hub0":
+        pytest.skip("group clients: hub0 reads no logs")
+    hub.streams = Streams()
+    hub.streams.say("building")
+    process = writer.start("""
+import huggingface_hub as hf
+for line in hf.HfApi().fetch_space_logs("org/page", follow=True):
+    tell(line)
+""")
+    try:
+        assert "building" in process.stdout.readline()
+        hub.streams.say("running")
+        assert "running" in process.stdout.readline()
+        assert hub.streams.listeners == 1
+    finally:
+        process.kill()
+        process.communicate()
+    assert wait_for(lambda: hub.streams.listeners == 0 or None, "end of the stream upstream")
+
+
+def test_a_device_is_logged_in(hub: FakeHub, client: Client) -> None:
+    if client.name != "hub2":
+        pytest.skip("group clients: only hub2 logs in this way")
+    process = client.start("""
+import huggingface_hub as hf
+from huggingface_hub.utils._oauth_device import poll_device_token, request_device_code
+device = request_device_code()
+tell([device["verification_uri"], device["user_code"]])
+sys.stdout.flush()
+token = poll_device_token(device)
+tell(hf.whoami(token=token["access_token"])["name"])
+""")
+    asked = process.stdout.readline()
+    assert f"{hub.url}/oauth/device" in asked
+    hub.approve_device_logins(User("carol"))
+    said, wrong = process.communicate(timeout=60)
+    assert '"carol"' in said, wrong
+
+
+def test_buckets_are_made_and_listed(hub: FakeHub, writer: Client) -> None:
+    if writer.name == "hub0":
+        pytest.skip("group clients: hub0 knows no buckets")
+    name = f"alice/bucket-{writer.name}"
+    result = writer.run(f"""
+import huggingface_hub as hf
+api = hf.HfApi()
+made = api.create_bucket("{name}")
+info = api.bucket_info("{name}")
+rows = list(api.list_bucket_tree("{name}"))
+rows += list(api.get_bucket_paths_info("{name}", ["notes.txt"]))
+api.delete_bucket("{name}")
+tell([made.url, made.bucket_id, info.total_files, [len(row.xet_hash) for row in rows],
+      bool(error(api.bucket_info, "{name}"))])
+""")
+    assert result == [f"hf://buckets/{name}", name, 1, [64, 64], True]
