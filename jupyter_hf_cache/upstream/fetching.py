@@ -21,6 +21,7 @@ from typing import Protocol
 
 from jupyter_hf_cache.errors import UpstreamError
 from jupyter_hf_cache.storage.interface import Partial
+from jupyter_hf_cache.storage.mapfile import BLOCK_SIZE
 from jupyter_hf_cache.upstream.hashing import MAX_AHEAD_OF_HASH
 from jupyter_hf_cache.upstream.lanes import Lanes, Reading
 from jupyter_hf_cache.upstream.patience import LONGEST_WAIT, asked_wait, is_busy, pause_after
@@ -53,6 +54,11 @@ class Owner(Protocol):
 
     def offer(self, work: Callable[[], None]) -> bool:
         """Begin work in a thread that is to spare, if there is one."""
+        ...
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended, so that what still comes is of no use. The lock is held."""
         ...
 
     @property
@@ -215,7 +221,9 @@ class Fetching:
     def _goes_on(self, part: Part) -> bool:
         with self._changed:
             if self._owner.stopped(whole=part.kind != "part"):
-                return False
+                # Readers of a range have it, and are gone, before the last block is complete; half
+                # a block would have to be fetched again for the next one.
+                return part.kind == "part" and not self._owner.over and part.within_block
             if not part.moving or not self._ranged:
                 return True
             # Where others bring pieces, they are many: reading over each would fetch them twice.
@@ -284,6 +292,7 @@ class Fetching:
         now = time.monotonic()
         with self._changed:
             part.received += len(data)
+            part.within_block = (offset + len(data)) % BLOCK_SIZE != 0
             self.fetched += len(data)
             self.speed.add(now, len(data))
             missing = 0

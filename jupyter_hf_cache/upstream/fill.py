@@ -279,6 +279,11 @@ class Fill:
         idle = time.monotonic() - self._idle_since
         return idle > self.linger and self.partial.present * 2 < self.size
 
+    @property
+    def over(self) -> bool:
+        """Whether it has ended. The lock is held."""
+        return not self._running
+
     def arrived(self, *, whole: bool) -> None:
         """Tell readers and the digest of written bytes; blocks a connection for the whole while
         the digest is far behind."""

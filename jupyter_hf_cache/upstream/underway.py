@@ -20,6 +20,7 @@ class Part:
         kind: "whole" brings all that is missing, "extra" helps it, "part" was asked for by itself.
         moving: it goes on from answer to answer, and [start, end) with it.
         received: bytes that came over it so far.
+        within_block: what came last is not the end of a block.
     """
 
     start: int
@@ -27,6 +28,7 @@ class Part:
     kind: Kind = "part"
     moving: bool = False
     received: int = 0
+    within_block: bool = False
 
     def claim(self, start: int, end: int, *, moving: bool) -> None:
         """Take other bytes."""

@@ -257,6 +257,20 @@ class TestRanges:
 
 
 class TestLeaving:
+    def test_a_block_of_a_range_is_finished_without_its_reader(
+        self, cache: RunningCache, hub: FakeHub
+    ) -> None:
+        hub.fault("stall", "", host="cdn", at=100_000)
+        assert cache.get(URL, headers={"Range": "bytes=0-999"}).content == whole()[:1000]
+        assert hub.faults.wait_until_stalled()
+        cache.wait_until(lambda: all(r.readers == 0 for r in cache.service.fills.reports()))
+        hub.faults.release()
+        cache.wait_idle()
+        hub.counters.reset()
+        later = cache.get(URL, headers={"Range": "bytes=200000-200999"})
+        assert later.content == whole()[200_000:201_000]
+        assert hub.counters.bytes("cdn") == 0
+
     def test_a_fill_whose_reader_left_goes_on(self, cache: RunningCache, hub: FakeHub) -> None:
         hub.fault("stall", "", host="cdn", at=2 * MIB)
         with requests.get(cache.endpoint + URL, stream=True, timeout=30) as response:
