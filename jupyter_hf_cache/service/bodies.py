@@ -203,7 +203,7 @@ class Bodies:
         if reader is None and source.client.remote.policy != "streamed":
             follows = self._follow(blob, claim, source, wanted)
             if follows:
-                self._usage.miss()
+                self._usage.miss(wanted.size)
                 answer.body, answer.result = wanted.arrange(follows, follows), "miss"
                 return answer
             reader = self._open_proved(blob, claim, source)
@@ -213,7 +213,8 @@ class Bodies:
                     "Parts of a file that comes from a mirror are given out when the whole of it "
                     "was verified, and it cannot be kept now."
                 )
-            self._usage.miss()
+            self._usage.miss(wanted.size)
+            self._usage.fetched(wanted.size)
             if wanted.framing is not None:
                 return stream_parts(source, answer.headers, wanted.framing)
             return stream_unkept(
@@ -224,7 +225,7 @@ class Bodies:
                 on_damage=lambda sent: self._taints.taint(blob, sent=sent, quarantined=Path()),
             )
         self._budget.note_used(blob)
-        self._usage.hit(sum(map(len, wanted.parts)))
+        self._usage.hit(wanted.size)
         kept = [BlobBody(reader, part.start, part.end) for part in wanted.parts]
         answer.body, answer.result = wanted.arrange(kept, [reader]), "hit"
         answer.blob = blob

@@ -6,9 +6,10 @@ one at all that is set offline.
 Not responsible for: what is answered instead (`service.files`, `service.metadata`).
 
 An upstream that cannot be reached, or in whose place something answers that is no Hub, rests at
-once, the longer the longer it took to find out. One that answers 429 or 5xx may do so for a single
-file, so it rests after a few in a row. After the rest one question goes through, with one try; the
-others wait briefly for what it finds.
+once, the longer the longer it took to find out. One that answers 5xx may do so for a single file,
+so it rests after a few in a row; one that limits a caller (429) does not, see `upstream.allowance`.
+After the rest one question goes through, with one try; the others wait briefly for what it
+finds.
 """
 
 from __future__ import annotations
@@ -87,7 +88,9 @@ class Breaker:
             self._rest(remote_id, error, _rest_after(self._clock() - started))
             raise
         except UpstreamFailing as error:
-            self._failed(remote_id, error)
+            # What one caller has used up is no reason to refuse another: `upstream.allowance`.
+            if error.status != 429:
+                self._failed(remote_id, error)
             raise
         except HfCacheError:
             self._answered(remote_id)

@@ -30,6 +30,7 @@ from jupyter_hf_cache.service.options import ServiceOptions
 from jupyter_hf_cache.storage.config_store import ConfigStore
 from jupyter_hf_cache.storage.records import ANONYMOUS, Distribution, Remote
 from jupyter_hf_cache.storage.secrets import SecretBox
+from jupyter_hf_cache.upstream.allowance import Allowances
 from jupyter_hf_cache.upstream.client import UpstreamClient
 
 USER_AGENT = f"jupyter-hf-cache/{__version__}"
@@ -39,12 +40,18 @@ class Callers:
     """Distributions, remotes and their clients, as they are configured now. Thread-safe."""
 
     def __init__(
-        self, config: ConfigStore, secrets: SecretBox, options: ServiceOptions, breaker: Breaker
+        self,
+        config: ConfigStore,
+        secrets: SecretBox,
+        options: ServiceOptions,
+        breaker: Breaker,
+        allowances: Allowances,
     ) -> None:
         self._config = config
         self._secrets = secrets
         self._options = options
         self._breaker = breaker
+        self._allowances = allowances
         self._lock = threading.Lock()
         self._clients: dict[tuple[str, bool], tuple[Remote, UpstreamClient]] = {}
 
@@ -124,6 +131,7 @@ class Callers:
             client = UpstreamClient(
                 wanted,
                 user_agent=USER_AGENT,
+                allowances=self._allowances,
                 watch=self._breaker.watch(remote.id),
                 believed=not isinstance(remote, MirrorRemote),
                 beside=beside if other == remote else None,

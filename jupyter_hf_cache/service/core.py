@@ -47,6 +47,7 @@ from jupyter_hf_cache.storage.ledger import Ledger
 from jupyter_hf_cache.storage.own_cache import OwnCache
 from jupyter_hf_cache.storage.records import Remote
 from jupyter_hf_cache.storage.state import StateTable
+from jupyter_hf_cache.upstream.allowance import Allowances
 from jupyter_hf_cache.upstream.client import UpstreamClient
 from jupyter_hf_cache.upstream.fills import Fills
 from jupyter_hf_cache.upstream.listings import Listings
@@ -120,6 +121,7 @@ class CacheService:
         self.claims = Claims(self._tables["files"], self.generations)
         self.revisions = Revisions(self._tables["repos"], self.generations)
         self.listings = Listings(self._tables["repos"])
+        self.allowances = Allowances(on_asked=self.usage.asked)
         self.breaker = Breaker(offline=self._why_offline)
         self.changes = Changes(self._tables["repos"], self.generations)
         self.fills = Fills(
@@ -179,7 +181,9 @@ class CacheService:
         self.ready = ReadyAnswers(self.generations, self.usage, self.budget)
         self.inventory = Inventory(self)
         self.tokens = Tokens(self)
-        self._callers = Callers(self.config, self.secrets, options, self.breaker)
+        self._callers = Callers(
+            self.config, self.secrets, options, self.breaker, self.allowances
+        )
         self._dispatch = Dispatch(
             callers=self._callers,
             failover=Failover(
@@ -222,6 +226,7 @@ class CacheService:
 
     def close(self) -> None:
         """Stop fills, write what is pending, close the tables."""
+        self.allowances.close()
         self.snapshots.stop()
         self.fills.stop()
         self.board.stop()

@@ -163,6 +163,9 @@ class Metadata:
             if known is not None and self._rights.may_list_unasked(request, caller, known):
                 logger.info("serving a kept listing: %s", error.message)
                 return known, error.message
+            missing = self._missing(request, caller)
+            if missing is not None and self._rights.may_list_unasked(request, caller):
+                raise missing from error
             raise final(error) from error
 
     def _holds(self, request: HubRequest, caller: Caller, known: Listing) -> bool:
@@ -202,13 +205,19 @@ class Metadata:
 
     def _refusal(self, key: str, request: HubRequest, caller: Caller) -> UpstreamAnswer | None:
         """Return the answer to a question of which it is known that there is nothing."""
-        repo, commit, folder = request.repo, request.revision or "", request.file
-        if request.kind is Kind.TREE and repo is not None and folder and is_commit(commit):
-            there = self._listed.has(caller, repo, commit, folder)
-            if there is False and self._rights.may_list(request, caller, time.time()):
-                return missing_file(commit)
-        changed = self._changes.last(caller.scope, repo)
+        missing = self._missing(request, caller)
+        if missing is not None and self._rights.may_list(request, caller, time.time()):
+            return missing
+        changed = self._changes.last(caller.scope, request.repo)
         return self._negatives.find(key, caller.lifetimes.negative, changed)
+
+    def _missing(self, request: HubRequest, caller: Caller) -> UpstreamAnswer | None:
+        """Return the answer for a folder that a commit is known not to have."""
+        repo, commit, folder = request.repo, request.revision or "", request.file
+        if request.kind is not Kind.TREE or repo is None or not folder or not is_commit(commit):
+            return None
+        there = self._listed.has(caller, repo, commit, folder)
+        return missing_file(commit) if there is False else None
 
     # -- asking
 

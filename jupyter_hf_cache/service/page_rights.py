@@ -35,11 +35,18 @@ class PageRights:
         verdicts = self._verdicts(request, caller)
         return any(decide_read(verdict, caller.lifetimes, now) for verdict in verdicts)
 
-    def may_list_unasked(self, request: HubRequest, caller: Caller, known: Listing) -> bool:
-        """Return whether a kept page may be shown while nobody can be asked."""
+    def may_list_unasked(
+        self, request: HubRequest, caller: Caller, known: Listing | None = None
+    ) -> bool:
+        """Return whether a kept page may be shown while nobody can be asked.
+
+        Args:
+            known: the page; a list of repos was given with the right to see it.
+        """
         if request.repo is None:
             public = caller.identity == ANONYMOUS_IDENTITY
-            verdicts = [Verdict(content=True, public=public, checked=known.fetched)]
+            checked = known.fetched if known is not None else 0.0
+            verdicts = [Verdict(content=True, public=public, checked=checked)]
         else:
             verdicts = self._verdicts(request, caller)
         return any(

@@ -204,7 +204,7 @@ class ReadyAnswers:
             calls, hits, size, used = self._calls, self._hits, self._bytes_given, self._used
             self._calls = self._hits = self._bytes_given = 0
             self._used = set()
-        self._usage.add(hits=hits, bytes_from_cache=size, calls_saved=calls)
+        self._usage.add(hits=hits, bytes_from_cache=size, bytes_served=size, calls_saved=calls)
         for answer in used:
             if answer.blob is not None:
                 self._budget.note_used(answer.blob)

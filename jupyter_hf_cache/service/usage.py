@@ -1,6 +1,8 @@
-"""What the cache saved today.
+"""What the cache saved.
 
-Responsible for: counting hits, misses, bytes and spared calls, per day, surviving a restart.
+Responsible for: counting hits, misses, bytes and calls, per day, surviving a restart. Hits and
+misses are of files' bodies; calls are questions to the upstream, made or spared, whatever about.
+Bytes of an answer are counted when it begins.
 Not responsible for: metrics for monitoring (`metrics`) or who used what.
 """
 
@@ -9,6 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
+from collections.abc import Mapping
 from datetime import datetime, timezone
 
 from jupyter_hf_cache.errors import StorageError
@@ -22,9 +25,11 @@ NAMES = (
     "hits",
     "misses",
     "adopted",
+    "bytes_served",
     "bytes_from_cache",
     "bytes_from_upstream",
     "bytes_adopted",
+    "calls_made",
     "calls_saved",
     "passed_through",
 )
@@ -44,11 +49,11 @@ class Usage:
 
     def hit(self, size: int) -> None:
         """An answer of `size` bytes came from disk."""
-        self.add(hits=1, bytes_from_cache=size)
+        self.add(hits=1, bytes_from_cache=size, bytes_served=size)
 
-    def miss(self) -> None:
-        """An answer's bytes were not kept yet."""
-        self.add(misses=1)
+    def miss(self, size: int) -> None:
+        """The `size` bytes of an answer were not kept yet."""
+        self.add(misses=1, bytes_served=size)
 
     def fetched(self, size: int) -> None:
         """`size` bytes came from upstream."""
@@ -57,6 +62,10 @@ class Usage:
     def adopted(self, size: int) -> None:
         """A file of `size` bytes was taken over from the user's own cache."""
         self.add(adopted=1, bytes_adopted=size)
+
+    def asked(self) -> None:
+        """A question was sent upstream."""
+        self.add(calls_made=1)
 
     def saved_call(self) -> None:
         """A question was answered without asking upstream."""
@@ -68,6 +77,16 @@ class Usage:
             pending = Counter(self._pending)
         kept = self._table.get(_today()) or {}
         return {name: int(kept.get(name, 0)) + pending[name] for name in NAMES}
+
+    def report(self) -> dict[str, dict[str, float | None]]:
+        """Return the counters of today and of all days that were counted, each with what follows
+        from them: `bytes_saved`, and `hit_ratio` of files, None before the first one."""
+        today, total = self.today(), Counter[str]()
+        for day, kept in self._table.items(key_of("usage") + "/"):
+            if day != _today():
+                total.update({name: int(kept.get(name, 0)) for name in NAMES})
+        total.update(today)
+        return {"today": _with_savings(today), "total": _with_savings(total)}
 
     def flush(self) -> None:
         """Write what was collected.
@@ -111,6 +130,15 @@ class Usage:
             self.flush()
         except StorageError as error:
             logger.warning("usage is not written: %s", error.message)
+
+
+def _with_savings(counts: Mapping[str, int]) -> dict[str, float | None]:
+    files = counts["hits"] + counts["misses"]
+    return {
+        **{name: counts[name] for name in NAMES},
+        "bytes_saved": max(0, counts["bytes_served"] - counts["bytes_from_upstream"]),
+        "hit_ratio": round(counts["hits"] / files, 4) if files else None,
+    }
 
 
 def _today() -> str:

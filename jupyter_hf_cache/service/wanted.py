@@ -32,6 +32,11 @@ class Wanted:
     framing: Multipart | None
     completing: bool
 
+    @property
+    def size(self) -> int:
+        """How many bytes of the file."""
+        return sum(map(len, self.parts))
+
     def arrange(
         self, bodies: Sequence[BlobBody | FillBody], held: Sequence[Closable]
     ) -> BytesBody | BlobBody | FillBody | PartsBody:

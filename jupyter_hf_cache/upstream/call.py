@@ -27,7 +27,11 @@ _WORTH_A_RETRY = frozenset({502, 503, 504})
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What stays the same from try to try and from redirect to redirect."""
+    """What stays the same from try to try and from redirect to redirect.
+
+    Args:
+        background: nobody waits for it.
+    """
 
     method: str
     headers: Mapping[str, str] = field(repr=False)
@@ -36,6 +40,7 @@ class Call:
     connect_timeout: float
     read_timeout: float
     deadline: float | None
+    background: bool = False
 
     @property
     def streams(self) -> bool:

@@ -13,11 +13,12 @@ the transport adapter.
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import re
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
@@ -27,6 +28,7 @@ from requests.structures import CaseInsensitiveDict
 
 from jupyter_hf_cache.errors import BadRequest, UpstreamError, UpstreamUnreachable
 from jupyter_hf_cache.storage.records import Credential, Remote
+from jupyter_hf_cache.upstream.allowance import Allowances, Asking
 from jupyter_hf_cache.upstream.call import IDEMPOTENT, LEAST_TIMEOUT, Body, Call
 from jupyter_hf_cache.upstream.failures import Failure, explain, explain_proxy_status
 from jupyter_hf_cache.upstream.links import Links
@@ -82,6 +84,7 @@ class UpstreamClient:
         remote: the remote; its secrets go to its own origin only.
         user_agent: for requests whose headers name none.
         environ: where proxy and CA variables are read, once; default is the process's environment.
+        allowances: what upstreams allow to whom, shared by all clients.
         watch: says whether the upstream may be asked, and hears when it cannot be reached.
         believed: its bytes may be given out before their digest is known; a mirror's may not.
         beside: another client of the same remote, which shares its limits.
@@ -98,12 +101,14 @@ class UpstreamClient:
         *,
         user_agent: str,
         environ: Mapping[str, str] | None = None,
+        allowances: Allowances | None = None,
         watch: Watch | None = None,
         believed: bool = True,
         beside: UpstreamClient | None = None,
     ) -> None:
         self.remote = remote
         self.watch: Watch = watch or Unwatched()
+        self._allowances = allowances or Allowances()
         self.believed = believed
         self._user_agent = user_agent
         self._environ = dict(os.environ if environ is None else environ)
@@ -134,6 +139,7 @@ class UpstreamClient:
         follow: Follow = "none",
         read_timeout: float | None = None,
         connect_timeout: float | None = None,
+        background: bool = False,
     ) -> UpstreamResponse:
         """Send one request and return the head of the answer, from which the body is read.
 
@@ -156,8 +162,11 @@ class UpstreamClient:
             follow: which redirects are followed; one that is not is the answer.
             read_timeout: seconds between two pieces, unless the remote has its own.
             connect_timeout: seconds until the connection stands, in place of the remote's.
+            background: nobody waits for it: it gives way to requests that somebody waits for, and
+                waits while little is left of what the upstream allows.
 
         Raises:
+            UpstreamFailing: 429, the upstream allows no more for now; it was not asked.
             UpstreamUnreachable: no answer; says why, without secrets.
             Offline: the upstream is not to be asked.
             UpstreamError: redirects in a circle, or to something that is no web address.
@@ -173,6 +182,7 @@ class UpstreamClient:
             connect_timeout=self._connect_timeout(connect_timeout),
             read_timeout=self._read_timeout(method, read_timeout),
             deadline=time.monotonic() + total if total else None,
+            background=background,
         )
         if path_or_url.startswith("/"):
             target = own_target(self.remote, path_or_url, query)
@@ -258,8 +268,6 @@ class UpstreamClient:
         What comes back instead of an answer is a `Failure`, without the exception: its text and its
         request hold URLs and tokens.
         """
-        if target.own:
-            self._pace.wait()
         proxy = self._proxies.choose(target.origin)
         proxy_host = urlsplit(proxy).netloc.rpartition("@")[2] if proxy else None
         adapter = self._adapter(target, trusted and call.credential.source == "remote")
@@ -268,31 +276,51 @@ class UpstreamClient:
         request.method, request.url = call.method, target.url
         request.body = cast("Any", upload) if upload else call.content
         request.headers = self._headers(call, trusted)
-        began = time.monotonic()
-        try:
-            answer = adapter.send(
-                request,
-                stream=True,
-                timeout=call.timeouts(left),
-                proxies={urlsplit(target.url).scheme: proxy} if proxy else {},
-            )
-        except (
-            requests.RequestException,
-            urllib3.exceptions.HTTPError,
-            OSError,
-            ValueError,
-        ) as error:
-            failure = explain(
-                error, host=target.host, proxy=proxy_host, waited=time.monotonic() - began
-            )
-        else:
-            if proxy_host is None or answer.status_code != 407:
-                return answer
-            answer.close()
-            failure = explain_proxy_status(proxy_host)
+        with self._allowed(call, target, request) as asking:
+            began = time.monotonic()
+            try:
+                answer = adapter.send(
+                    request,
+                    stream=True,
+                    timeout=call.timeouts(left),
+                    proxies={urlsplit(target.url).scheme: proxy} if proxy else {},
+                )
+            except (
+                requests.RequestException,
+                urllib3.exceptions.HTTPError,
+                OSError,
+                ValueError,
+            ) as error:
+                failure = explain(
+                    error, host=target.host, proxy=proxy_host, waited=time.monotonic() - began
+                )
+            else:
+                asking.answered(answer.status_code, answer.headers)
+                if proxy_host is None or answer.status_code != 407:
+                    return answer
+                answer.close()
+                failure = explain_proxy_status(proxy_host)
         if upload is not None and upload.error is not None:
             raise upload.error
         return failure
+
+    @contextlib.contextmanager
+    def _allowed(
+        self, call: Call, target: Target, request: requests.PreparedRequest
+    ) -> Iterator[Asking]:
+        """Wait until a request may be sent, and learn from its answer how many more may be.
+
+        Only the remote itself limits them, not where it keeps its files.
+        """
+        if not target.own:
+            yield Asking()
+            return
+        authorization, path = request.headers.get("Authorization"), urlsplit(target.url).path
+        with self._allowances.asking(
+            target.origin, authorization, path, background=call.background
+        ) as asking:
+            self._pace.wait(background=call.background)
+            yield asking
 
     def _headers(self, call: Call, trusted: bool) -> CaseInsensitiveDict[str]:
         headers = CaseInsensitiveDict({"User-Agent": self._user_agent, "Accept": "*/*"})

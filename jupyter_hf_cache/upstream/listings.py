@@ -167,7 +167,7 @@ def fetch_listing(
     *,
     headers: Mapping[str, str],
     body: bytes | None = None,
-    read_timeout: float = READ_TIMEOUT,
+    read_timeout: float | None = None,
 ) -> Listing:
     """Ask the upstream for a JSON answer.
 
@@ -187,7 +187,7 @@ def fetch_listing(
         headers=dict(headers),
         body=body,
         follow="same-origin",
-        read_timeout=read_timeout,
+        read_timeout=read_timeout or READ_TIMEOUT,
     ) as response:
         if response.status >= 300:
             raise refusal(response)

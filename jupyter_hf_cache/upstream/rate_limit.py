@@ -1,7 +1,8 @@
 """The pace of requests to one remote.
 
-Responsible for: spacing requests so that no more than the remote's `rate_limit` start in a second.
-Not responsible for: what the upstream itself says about its limits (429, `RateLimit`).
+Responsible for: spacing requests so that no more than the remote's `rate_limit` start in a second,
+those that somebody waits for before all others.
+Not responsible for: what the upstream itself says about its limits (`upstream.allowance`).
 """
 
 from __future__ import annotations
@@ -31,13 +32,23 @@ class RateLimit:
         self._lock = threading.Lock()
         self._next = 0.0
 
-    def wait(self) -> None:
-        """Return when the next request may start."""
+    def wait(self, *, background: bool = False) -> None:
+        """Return when the next request may start.
+
+        Args:
+            background: nobody waits for it; it starts when nobody else wants to.
+        """
         if not self._interval:
             return
-        with self._lock:
-            now = self._clock()
-            start = max(now, self._next)
-            self._next = start + self._interval
-        if start > now:
-            self._sleep(start - now)
+        while True:
+            with self._lock:
+                now = self._clock()
+                start = max(now, self._next)
+                # Who waits in the background holds no place: others may come in between.
+                mine = not background or start <= now
+                if mine:
+                    self._next = start + self._interval
+            if start > now:
+                self._sleep(start - now)
+            if mine:
+                return

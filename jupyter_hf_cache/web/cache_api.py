@@ -93,7 +93,7 @@ def _status(service: CacheService) -> dict[str, Any]:
             for one in (remote, *mirrors_of(remote))
             for state, reason in [service.breaker.state(one.id)]
         ],
-        "today": service.usage.today(),
+        **service.usage.report(),
         "problems": [*service.problems, *service.config.problems()],
     }
 

@@ -83,16 +83,24 @@ def test_one_that_fails_rests_after_a_few_in_a_row(breaker: Breaker, clock: Mono
     assert rests(breaker)
 
 
-def test_a_limiting_hub_says_how_long(breaker: Breaker, clock: Monotonic) -> None:
-    limited = UpstreamFailing("slow down", status=429, headers={"RateLimit": '"api";r=0;t=12'})
+def test_a_busy_hub_says_how_long(breaker: Breaker, clock: Monotonic) -> None:
+    busy = UpstreamFailing("busy", status=503, headers={"Retry-After": "12"})
     for _ in range(3):
         with pytest.raises(UpstreamFailing):
-            ask(breaker, limited)
+            ask(breaker, busy)
     clock.now += 11.0
     with pytest.raises(UpstreamFailing) as caught:
         ask(breaker)
-    assert (caught.value.status, caught.value.headers) == (429, limited.headers)
+    assert (caught.value.status, caught.value.headers) == (503, busy.headers)
     clock.now += 1.0
+    ask(breaker)
+
+
+def test_the_limit_of_one_caller_rests_nobody(breaker: Breaker) -> None:
+    limited = UpstreamFailing("slow down", status=429, headers={"RateLimit": '"api";r=0;t=12'})
+    for _ in range(10):
+        with pytest.raises(UpstreamFailing):
+            ask(breaker, limited)
     ask(breaker)
 
 

@@ -215,15 +215,18 @@ class TestUsage:
         usage = Usage(table)
         usage.hit(10)
         usage.hit(5)
-        usage.miss()
+        usage.miss(20)
         usage.fetched(7)
+        usage.asked()
         usage.saved_call()
         counted = {
             **dict.fromkeys(NAMES, 0),
             "hits": 2,
             "misses": 1,
+            "bytes_served": 35,
             "bytes_from_cache": 15,
             "bytes_from_upstream": 7,
+            "calls_made": 1,
             "calls_saved": 1,
         }
         assert usage.today() == counted
