@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clients.environments import Client, has_package
+from clients.environments import HUBS, Client, has_package
 from clients.server import JupyterServer
 from fake_hub import BigFile, FakeHub, Record
 from fake_hub.defaults import STRANGE_NAMES
@@ -328,17 +328,27 @@ tell(error(hf.hf_hub_download, "org/private", "x", token="hf_bob"))
 
 
 def test_an_upload_by_xet_reaches_the_storage_with_the_hub_s_token(
-    hub: FakeHub, server: JupyterServer, tmp_path: Path
+    hub: FakeHub, client: Client
 ) -> None:
-    """The suite's Hub takes no Xet upload: that the client comes to its door is what is shown."""
+    # Not compressible: the suite's storage knows no compression.
+    body = BigFile(300_000, seed=HUBS.index(client.name) + 900)
+    name = f"alice/by-xet-{client.name}"
+    hub.repo("models", name, xet=True).commit({"README.md": b"# By Xet\n"})
+    client.home.mkdir(parents=True)
+    (client.home / "m.bin").write_bytes(body.read(0, body.size))
     hub.counters.reset()
-    failed = Client("hub2", tmp_path, server.endpoint).run("""
+    told = client.run(f"""
 import huggingface_hub as hf
 api = hf.HfApi(token="hf_alice")
-api.create_repo("alice/by-xet")
-push = dict(path_or_fileobj=b"weights" * 9999, path_in_repo="m.bin", repo_id="alice/by-xet")
-tell(error(api.upload_file, **push))
+api.upload_file(path_or_fileobj="m.bin", path_in_repo="m.bin", repo_id="{name}")
+refused = error(hf.HfApi(token="hf_bob").upload_file,
+    path_or_fileobj=b"x" * 99999, path_in_repo="n.bin", repo_id="{name}")
+tell([sha256(hf.hf_hub_download("{name}", "m.bin")), bool(refused)])
 """)
-    assert failed
-    asked = [r for r in hub.counters.requests if "/cas" in r.path]
-    assert {r.authorization for r in asked} == {"Bearer xet_fake_token"}
+    assert told == [body.sha256(), True]
+    stored = [r for r in hub.counters.requests if "/cas/" in r.path and r.method == "POST"]
+    assert stored, hub.counters.summary()
+    assert {r.authorization for r in stored} == {"Bearer xet_fake_write_token"}
+    minted = hub.counters.select(path_contains="xet-write-token")
+    assert {r.authorization for r in minted} <= {"Bearer hf_alice", "Bearer hf_bob"}
+    assert hub.counters.count("PUT", host="cdn") == 0

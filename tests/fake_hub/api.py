@@ -160,21 +160,25 @@ async def _auth_check(handler: HubHandler, repo: Repo, address: Address) -> None
 
 
 async def _xet_token(handler: HubHandler, repo: Repo, address: Address) -> None:
-    take_revision(repo, address.rest)
-    hub = handler.hub
-    expires = int(time.time()) + 900
-    body = {"accessToken": "xet_fake_token", "exp": expires, "casUrl": hub.cas_url}
-    headers = {
-        "X-Xet-Access-Token": "xet_fake_token",
-        "X-Xet-Token-Expiration": str(expires),
-        "X-Xet-Cas-Url": hub.cas_url,
-    }
-    await handler.answer_json(body, headers=headers)
+    await _give_xet_token(handler, repo, address, "xet_fake_token")
 
 
 async def _xet_write_token(handler: HubHandler, repo: Repo, address: Address) -> None:
     accounts.check_writable(repo, handler.user)
-    await _xet_token(handler, repo, address)
+    await _give_xet_token(handler, repo, address, "xet_fake_write_token")
+
+
+async def _give_xet_token(handler: HubHandler, repo: Repo, address: Address, token: str) -> None:
+    take_revision(repo, address.rest)
+    hub = handler.hub
+    expires = int(time.time()) + 900
+    headers = {
+        "X-Xet-Access-Token": token,
+        "X-Xet-Token-Expiration": str(expires),
+        "X-Xet-Cas-Url": hub.cas_url,
+    }
+    body = {"accessToken": token, "exp": expires, "casUrl": hub.cas_url}
+    await handler.answer_json(body, headers=headers)
 
 
 _ANSWERS = {

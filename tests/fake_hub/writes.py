@@ -262,6 +262,10 @@ async def _lfs_batch(handler: HubHandler, repo: Repo) -> None:
         accounts.check_writable(repo, handler.user)
     else:
         accounts.check_content(repo, handler.user, handler.hub.url)
+    if upload and repo.xet and "xet" in body.get("transfers", ()):
+        rows = [{"oid": item["oid"], "size": item["size"]} for item in body["objects"]]
+        await handler.answer_json({"transfer": "xet", "objects": rows})
+        return
     objects = [
         _upload_actions(handler, repo, item) if upload else _download_actions(handler, repo, item)
         for item in body["objects"]
