@@ -129,6 +129,7 @@ class Answer:
         until: Unix time in seconds up to which the same caller gets the same answer without anybody
             being asked; 0 where that cannot be said.
         blob: the kept blob that `body` is made of.
+        ended: called when the body was given up or is sent.
     """
 
     status: int
@@ -137,8 +138,11 @@ class Answer:
     result: str = ""
     until: float = 0.0
     blob: BlobId | None = None
+    ended: Callable[[], None] | None = field(default=None, repr=False)
 
     def close(self) -> None:
         """Give up the body."""
         if self.body is not None:
             self.body.close()
+        if self.ended is not None:
+            self.ended()

@@ -80,6 +80,12 @@ def is_open_ended(header: str) -> bool:
     return any(first is not None and last is None for first, last in _specs(header))
 
 
+def is_beginning(header: str | None) -> bool:
+    """Whether a request with this `Range` begins to read a file, and does not go on: the whole file
+    is asked for (`bytes=0-` too), or only its first byte, as clients do that want the head."""
+    return _specs(header) in ([], [(0, None)], [(0, 0)])
+
+
 def _specs(header: str | None) -> list[tuple[int | None, int | None]]:
     """(first, last), (first, None) or (None, suffix length) per range; empty if unusable."""
     unit = _UNIT.match(header or "")

@@ -17,18 +17,21 @@ from jupyter_hf_cache.service.aftermath import Aftermath
 from jupyter_hf_cache.service.board import Board
 from jupyter_hf_cache.service.bodies import Bodies
 from jupyter_hf_cache.service.breaker import Breaker
-from jupyter_hf_cache.service.caller import Asker
+from jupyter_hf_cache.service.caller import Asker, Caller
 from jupyter_hf_cache.service.callers import Callers
 from jupyter_hf_cache.service.changes import Changes
 from jupyter_hf_cache.service.claims import Claims
+from jupyter_hf_cache.service.conversations import Conversations
 from jupyter_hf_cache.service.dispatch import Dispatch
 from jupyter_hf_cache.service.failover import Failover
 from jupyter_hf_cache.service.files import Files
+from jupyter_hf_cache.service.inquiry import Inquiry
 from jupyter_hf_cache.service.inventory import Inventory
 from jupyter_hf_cache.service.lasting import Lasting
 from jupyter_hf_cache.service.listed import Listed
 from jupyter_hf_cache.service.metadata import Metadata
 from jupyter_hf_cache.service.mirrors import mirrors_of, remote_id_of
+from jupyter_hf_cache.service.names import Aliases, Owners
 from jupyter_hf_cache.service.options import ServiceOptions
 from jupyter_hf_cache.service.page_rights import PageRights
 from jupyter_hf_cache.service.passing import Passing
@@ -45,7 +48,7 @@ from jupyter_hf_cache.storage.config_snapshot import Changed
 from jupyter_hf_cache.storage.layout import check_layout
 from jupyter_hf_cache.storage.ledger import Ledger
 from jupyter_hf_cache.storage.own_cache import OwnCache
-from jupyter_hf_cache.storage.records import Remote
+from jupyter_hf_cache.storage.records import Remote, RepoRef
 from jupyter_hf_cache.storage.state import StateTable
 from jupyter_hf_cache.upstream.allowance import Allowances
 from jupyter_hf_cache.upstream.client import UpstreamClient
@@ -149,7 +152,18 @@ class CacheService:
         )
         pages = PageRights(self.rights, single_user=options.single_user)
         listed = Listed(self.listings, pages, self.breaker)
+        self.conversations = Conversations(self._tables["repos"], self.secrets.identity)
         self.files = Files(
+            inquiry=Inquiry(
+                claims=self.claims,
+                revisions=self.revisions,
+                rights=self.rights,
+                aliases=Aliases(),
+                breaker=self.breaker,
+                changes=self.changes,
+                usage=self.usage,
+            ),
+            conversations=self.conversations,
             listed=listed,
             claims=self.claims,
             revisions=self.revisions,
@@ -163,6 +177,8 @@ class CacheService:
         self.metadata = Metadata(
             listings=self.listings,
             listed=listed,
+            passing=self.passing,
+            owners=Owners(self._tables["repos"], self._forget_former),
             revisions=self.revisions,
             rights=pages,
             usage=self.usage,
@@ -266,6 +282,22 @@ class CacheService:
     def needs_body(self, method: str, path: str) -> bool:
         """Return whether a request's body is read whole before it is answered."""
         return self._dispatch.needs_body(method, path)
+
+    def refresh(self, repo: RepoRef) -> None:
+        """Make the next look at a repo ask its upstreams, whatever is known of it."""
+        for remote in self.config.remotes():
+            for one in (remote, *mirrors_of(remote)):
+                self.changes.note(one.scope, repo)
+
+    def _forget_former(self, caller: Caller, repo: RepoRef) -> None:
+        """The name of a repo belongs to another one now: nothing of the former is given out under
+        it. The bytes stay, for who names them by a claim of their own."""
+        scope = caller.scope
+        self.rights.forget(scope, lambda known: known == repo)
+        self.claims.forget(caller.remote.origin_id, repo)
+        self.revisions.forget_repo(scope, repo)
+        self.listings.forget_repo(scope, repo)
+        self.changes.note(scope, repo)
 
     def client(self, remote: Remote, *, with_credentials: bool) -> UpstreamClient:
         """Return the client of a remote as it is configured now."""

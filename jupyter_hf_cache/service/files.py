@@ -2,8 +2,8 @@
 
 Responsible for: one read of repo@revision:file from question to answer: the right to read before
 everything, what is known, whether the upstream has to be asked, and what is said when it cannot be.
-Not responsible for: JSON answers (`service.metadata`), where bytes come from (`service.bodies`), or
-sending.
+Not responsible for: asking (`service.inquiry`), JSON answers (`service.metadata`), where bytes come
+from (`service.bodies`), or sending.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jupyter_hf_cache.answers import Answer
 from jupyter_hf_cache.errors import (
@@ -21,20 +21,20 @@ from jupyter_hf_cache.errors import (
     UpstreamError,
     UpstreamUnreachable,
 )
-from jupyter_hf_cache.protocol.paths import HubRequest, api_path, is_commit, resolve_path
+from jupyter_hf_cache.protocol.paths import HubRequest, is_commit
 from jupyter_hf_cache.service.bodies import Bodies
 from jupyter_hf_cache.service.breaker import Breaker
 from jupyter_hf_cache.service.caller import Caller
 from jupyter_hf_cache.service.changes import Changes
 from jupyter_hf_cache.service.claims import Claims
+from jupyter_hf_cache.service.conversations import Conversations, Turn
 from jupyter_hf_cache.service.heads import missing_file, wants_fresh
+from jupyter_hf_cache.service.inquiry import Inquiry, Question
 from jupyter_hf_cache.service.listed import Listed
-from jupyter_hf_cache.service.negatives import Negatives
 from jupyter_hf_cache.service.revisions import Revisions
 from jupyter_hf_cache.service.usage import Usage
-from jupyter_hf_cache.storage.records import Claim, RepoRef, Revision, Verdict
+from jupyter_hf_cache.storage.records import Claim, RepoRef, Revision
 from jupyter_hf_cache.upstream.flight import SingleFlight
-from jupyter_hf_cache.upstream.lookup import METADATA_TIMEOUT, Look, look_up, refusal
 from jupyter_hf_cache.upstream.policy import (
     Action,
     Known,
@@ -46,27 +46,35 @@ from jupyter_hf_cache.upstream.rights import Rights, decide_read, decide_read_un
 
 logger = logging.getLogger(__name__)
 
-_DOWNLOAD_COUNTER = "X-HF-Download-Counter"
-
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A file as it may be given to this caller: its claim, and whether that is stale."""
+    """A file as it may be given to this caller.
+
+    Args:
+        headers: of the request, without `Range` where the whole file has to be sent.
+        stale: why nobody could be asked, "" if all is well.
+    """
 
     claim: Claim
+    headers: Mapping[str, str]
     stale: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
-    """One read of a file."""
+class _Renewal:
+    """A moving ref as it was found just now.
 
-    repo: RepoRef
-    revision: str
-    file: str
-    want_body: bool
-    want_fresh: bool
-    headers: Mapping[str, str]
+    Args:
+        asked: Unix time in seconds.
+        file, claim: what the ref was asked about, and what was said of it; "" and None if nobody
+            had to be asked.
+    """
+
+    commit: str
+    asked: float
+    file: str = ""
+    claim: Claim | None = None
 
 
 class Files:
@@ -75,6 +83,8 @@ class Files:
     def __init__(
         self,
         *,
+        inquiry: Inquiry,
+        conversations: Conversations,
         claims: Claims,
         listed: Listed,
         revisions: Revisions,
@@ -85,6 +95,8 @@ class Files:
         changes: Changes,
         single_user: bool,
     ) -> None:
+        self._inquiry = inquiry
+        self._conversations = conversations
         self._claims = claims
         self._listed = listed
         self._revisions = revisions
@@ -95,7 +107,6 @@ class Files:
         self._changes = changes
         self._single_user = single_user
         self._flight = SingleFlight()
-        self._negatives = Negatives()
 
     def answer(self, request: HubRequest, caller: Caller, headers: Mapping[str, str]) -> Answer:
         """Answer GET or HEAD of a file.
@@ -108,9 +119,11 @@ class Files:
         if claim.absent:
             raise missing_file(claim.commit)
         if request.method == "HEAD":
-            answer = self._bodies.head(request, caller, claim, headers, found.stale)
+            answer = self._bodies.head(request, caller, claim, found.headers, found.stale)
         else:
-            answer = self._bodies.answer(request, caller, claim, headers, found.stale)
+            answer = self._bodies.answer(request, caller, claim, found.headers, found.stale)
+        if not is_commit(request.revision or ""):
+            answer.ended = self._conversations.say(request, caller, found.headers, claim)
         if not found.stale:
             answer.until = self._holds_until(request, caller, claim)
         return answer
@@ -122,13 +135,32 @@ class Files:
             HfCacheError: the upstream's refusal, or why nobody could be asked.
         """
         question = _question(request, headers)
+        if is_commit(question.revision) or question.want_fresh:
+            return self._find(question, caller)
+        changed = self._changes.last(caller.scope, question.repo)
+        turn = self._conversations.turn(request, caller, headers, changed=changed)
+        if turn.commit is not None:
+            try:
+                return self._find(question.at(turn.commit), caller)
+            except UpstreamAnswer as gone:
+                if gone.code != "RevisionNotFound":
+                    raise
+                turn = Turn(whole=True)
+        found = self._find(question, caller)
+        if turn.whole or (turn.unknown and self._changed_lately(question, caller, found.claim)):
+            # The client would join the rest of this version to the beginning of another one.
+            whole = {name: value for name, value in headers.items() if name.lower() != "range"}
+            return replace(found, headers=whole)
+        return found
+
+    def _find(self, question: Question, caller: Caller) -> Found:
         try:
             caller.client.watch.check()
             known = self._known(question, caller)
             if not question.want_fresh and (claim := self._sufficient(question, caller, known)):
                 self._usage.saved_call()
-                return Found(claim)
-            return Found(self._ask(question, caller, known))
+                return Found(claim, question.headers)
+            return Found(self._ask(question, caller, known), question.headers)
         except UpstreamError as error:
             return self._without_upstream(question, caller, error)
 
@@ -140,15 +172,15 @@ class Files:
             return 0.0
         verdict = self._rights.verdict(caller.scope, caller.identity, repo)
         until = verdict.checked + caller.lifetimes.access if verdict is not None else 0.0
-        if is_commit(revision):
-            return until
         pointer = self._revisions.get(caller, repo, revision)
         changed = self._changes.last(caller.scope, repo)
         if pointer is None or pointer.commit != claim.commit:
             return 0.0
-        if not is_fresh(pointer, caller.lifetimes.revision, now, changed):
+        lifetimes = caller.lifetimes
+        lifetime = lifetimes.access if is_commit(revision) else lifetimes.revision
+        if not is_fresh(pointer, lifetime, now, changed):
             return 0.0
-        return min(until, pointer.checked + caller.lifetimes.revision)
+        return min(until, pointer.checked + lifetime)
 
     def check_right(self, caller: Caller, repo: RepoRef) -> None:
         """Establish the right to read the files of a repo where no file is asked for.
@@ -159,18 +191,25 @@ class Files:
         if self._may_read(caller, repo, time.time()):
             return
         key = (caller.scope, caller.identity, repo)
-        self._flight.do(key, lambda: self._ask_for_the_right(caller, repo))
+        self._flight.do(key, lambda: self._inquiry.right(caller, repo))
+
+    def _changed_lately(self, question: Question, caller: Caller, claim: Claim) -> bool:
+        """Return whether the file had other bytes at a commit that the ref pointed at lately."""
+        repo, file = question.repo, question.file
+        for commit in self._revisions.former(caller, repo, question.revision):
+            former = self._claims.get(caller.remote.origin_id, repo, commit, file)
+            if former is not None and not former.absent and former.etag != claim.etag:
+                return True
+        return False
 
     # -- what is known
 
-    def _known(self, question: _Question, caller: Caller, *, look_for_bytes: bool = False) -> Known:
+    def _known(self, question: Question, caller: Caller, *, look_for_bytes: bool = False) -> Known:
         repo, revision = question.repo, question.revision
         pinned = is_commit(revision)
-        pointer = None if pinned else self._revisions.get(caller, repo, revision)
+        pointer = self._revisions.get(caller, repo, revision)
         commit = revision if pinned else (pointer.commit if pointer else None)
-        claim = None
-        if commit is not None:
-            claim = self._claim(question, caller, commit)
+        claim = self._claim(question, caller, commit) if commit is not None else None
         return Known(
             pinned=pinned,
             revision=pointer,
@@ -181,7 +220,7 @@ class Files:
             changed=self._changes.last(caller.scope, repo),
         )
 
-    def _claim(self, question: _Question, caller: Caller, commit: str) -> Claim | None:
+    def _claim(self, question: Question, caller: Caller, commit: str) -> Claim | None:
         repo, file, origin_id = question.repo, question.file, caller.remote.origin_id
         claim = self._claims.get(origin_id, repo, commit, file)
         if claim is None:
@@ -195,7 +234,7 @@ class Files:
         verdict = self._rights.verdict(caller.scope, caller.identity, repo)
         return decide_read(verdict, caller.lifetimes, now)
 
-    def _sufficient(self, question: _Question, caller: Caller, known: Known) -> Claim | None:
+    def _sufficient(self, question: Question, caller: Caller, known: Known) -> Claim | None:
         """Return the claim if nobody has to be asked before it is used.
 
         Raises:
@@ -215,117 +254,94 @@ class Files:
 
     # -- asking
 
-    def _ask(self, question: _Question, caller: Caller, known: Known) -> Claim:
+    def _ask(self, question: Question, caller: Caller, known: Known) -> Claim:
         """Ask the upstream with the caller's own credential; keep what it says."""
-        repo, now = question.repo, time.time()
+        if known.pinned:
+            return self._ask_at_commit(question, caller)
         pointer = known.revision
-        asked = question.revision
-        if (
-            pointer is not None
-            and not question.want_fresh
-            and is_fresh(pointer, caller.lifetimes.revision, now, known.changed)
-        ):
+        if pointer is not None and self._is_current(pointer, question, caller):
             # While a branch is known well enough, all its files are asked for at that one commit.
-            asked = pointer.commit
-        identity = (caller.scope, caller.identity, repo)
-        if known.claim is not None and not known.claim.absent and is_commit(asked):
-            # Only the right has aged, and it is the same for all files: one question is enough.
-            self._flight.do((*identity, asked), lambda: self._look(question, caller, asked))
-            if self._may_read(caller, repo, time.time()):
-                return known.claim
-        key = (*identity, asked, question.file)
-        if refused := self._negatives.find(key, caller.lifetimes.negative, known.changed):
-            self._usage.saved_call()
-            raise refused
-        return self._flight.do(key, lambda: self._find_out(key, question, caller, asked))
+            try:
+                return self._ask_at_commit(question.at(pointer.commit), caller)
+            except UpstreamAnswer as gone:
+                if gone.code != "RevisionNotFound":
+                    raise
+                # The ref was moved by force, and what it pointed at is no more.
+                question = question.anew()
+        renewal = self._renew(question, caller)
+        if renewal.claim is not None and renewal.file == question.file:
+            return renewal.claim
+        return self._ask_at_commit(question.at(renewal.commit), caller)
 
-    def _find_out(
-        self,
-        key: tuple[str, str, RepoRef, str, str],
-        question: _Question,
-        caller: Caller,
-        asked: str,
-    ) -> Claim:
+    def _is_current(self, pointer: Revision, question: Question, caller: Caller) -> bool:
+        since = self._inquiry.since(question, caller)
+        return is_fresh(pointer, caller.lifetimes.revision, time.time(), since)
+
+    def _renew(self, question: Question, caller: Caller) -> _Renewal:
+        """Find out where a moving ref points now, with one question for all who want to know."""
+        key = (caller.scope, caller.identity, question.repo, question.revision)
+        while True:
+            renewal = self._flight.do(key, lambda: self._look_at_ref(question, caller))
+            if renewal.asked >= question.began:
+                return renewal
+            # Asked for others, before this question came.
+            if self._is_current(Revision(renewal.commit, renewal.asked), question, caller):
+                return renewal
+
+    def _look_at_ref(self, question: Question, caller: Caller) -> _Renewal:
+        pointer = self._revisions.get(caller, question.repo, question.revision)
+        if pointer is not None and self._is_current(pointer, question, caller):
+            # An equal question was answered between a look at what is known and here.
+            return _Renewal(pointer.commit, pointer.checked)
+        asked = time.time()
+        claim = self._inquiry.look(question, caller).claim
+        return _Renewal(claim.commit, asked, question.file, claim)
+
+    def _ask_at_commit(self, question: Question, caller: Caller) -> Claim:
+        repo, commit = question.repo, question.revision
+        key = (caller.scope, caller.identity, repo, commit)
+        if not question.want_fresh:
+            known = self._known(question, caller)
+            if claim := self._sufficient(question, caller, known):
+                return claim
+            # If only the right has aged, that is the same for all files: one question is enough.
+            if (
+                known.claim is not None
+                and not known.claim.absent
+                and self._flight.do(key, lambda: self._renew_right(question, caller))
+            ):
+                return known.claim
+        return self._flight.do((*key, question.file), lambda: self._find_out(question, caller))
+
+    def _renew_right(self, question: Question, caller: Caller) -> bool:
+        if self._sufficient(question, caller, self._known(question, caller)):
+            return True
+        return self._inquiry.look(question, caller).readable
+
+    def _find_out(self, question: Question, caller: Caller) -> Claim:
         if not question.want_fresh:
             # An equal question may have been answered between a look at what is known and here.
             claim = self._sufficient(question, caller, self._known(question, caller))
-            claim = claim or self._learnt(question, caller, asked)
+            claim = claim or self._learnt(question, caller)
             if claim is not None:
                 return claim
-        began = time.time()
-        try:
-            look = self._look(question, caller, asked)
-        except UpstreamAnswer as refused:
-            self._negatives.note(key, refused, began)
-            raise
-        if not is_commit(asked):
-            # Not when the answer came: a change may have gone through in between.
-            pointer = Revision(look.claim.commit, began)
-            self._revisions.put(caller, question.repo, asked, pointer)
-        return look.claim
+        return self._inquiry.look(question, caller).claim
 
-    def _learnt(self, question: _Question, caller: Caller, asked: str) -> Claim | None:
+    def _learnt(self, question: Question, caller: Caller) -> Claim | None:
         """Return the claim on a file if it comes cheaper with those on its neighbours."""
-        repo, file = question.repo, question.file
-        if not is_commit(asked) or not self._may_read(caller, repo, time.time()):
+        repo, commit, file = question.repo, question.revision, question.file
+        asked = time.time()
+        if not self._may_read(caller, repo, asked):
             return None
-        claim = self._listed.learn(caller, repo, asked, file)
+        claim = self._listed.learn(caller, repo, commit, file)
         if claim is not None:
             self._claims.put(caller.remote.origin_id, repo, file, claim)
+            self._revisions.put(caller, repo, commit, Revision(commit, asked))
         return claim
-
-    def _look(self, question: _Question, caller: Caller, revision: str) -> Look:
-        repo = question.repo
-        counter = question.headers.get(_DOWNLOAD_COUNTER, "")
-        # The Hub counts downloads by this header, which clients send with theirs.
-        headers = {_DOWNLOAD_COUNTER: counter} if counter.isascii() and counter.isalnum() else {}
-        try:
-            with self._breaker.asking(caller.remote.id):
-                look = look_up(
-                    caller.client, caller.credential, repo, revision, question.file, headers
-                )
-        except UpstreamAnswer as refused:
-            self._note_refusal(caller, repo, refused)
-            raise
-        if look.readable:
-            self._grant(caller, repo)
-        if look.link is not None:
-            # Whoever asks for the head of a file mostly asks for its bytes next.
-            path = resolve_path(repo, look.claim.commit, question.file)
-            caller.client.links.put((caller.identity, path), look.link)
-        self._claims.put(caller.remote.origin_id, repo, question.file, look.claim)
-        return look
-
-    def _ask_for_the_right(self, caller: Caller, repo: RepoRef) -> None:
-        try:
-            with (
-                self._breaker.asking(caller.remote.id),
-                caller.client.request(
-                    "GET",
-                    api_path(repo, "auth-check"),
-                    credential=caller.credential,
-                    follow="same-origin",
-                    read_timeout=METADATA_TIMEOUT,
-                ) as response,
-            ):
-                if response.status >= 300:
-                    raise refusal(response)
-        except UpstreamAnswer as refused:
-            self._note_refusal(caller, repo, refused)
-            raise
-        self._grant(caller, repo)
-
-    def _grant(self, caller: Caller, repo: RepoRef) -> None:
-        public = caller.credential.token is None and caller.credential.source == "none"
-        verdict = Verdict(content=True, public=public, checked=time.time())
-        self._rights.grant(caller.scope, caller.identity, repo, verdict)
-
-    def _note_refusal(self, caller: Caller, repo: RepoRef, refused: UpstreamAnswer) -> None:
-        self._rights.note_refusal(caller.scope, caller.identity, repo, refused.status, refused.code)
 
     # -- not asking
 
-    def _without_upstream(self, question: _Question, caller: Caller, error: UpstreamError) -> Found:
+    def _without_upstream(self, question: Question, caller: Caller, error: UpstreamError) -> Found:
         """Fall back on what is kept, or say why that is not possible."""
         known = self._known(question, caller, look_for_bytes=True)
         verdict = self._rights.verdict(caller.scope, caller.identity, question.repo)
@@ -339,7 +355,7 @@ class Files:
         action = plan_without_upstream(known, may_read=may_read)
         if action is Action.SERVE and known.claim is not None:
             logger.info("serving what is kept: %s", error.message)
-            return Found(known.claim, stale=error.message)
+            return Found(known.claim, question.headers, stale=error.message)
         raise final(error)
 
 
@@ -356,14 +372,15 @@ def final(error: UpstreamError) -> HfCacheError:
     )
 
 
-def _question(request: HubRequest, headers: Mapping[str, str]) -> _Question:
+def _question(request: HubRequest, headers: Mapping[str, str]) -> Question:
     if request.repo is None or request.revision is None or not request.file:
         raise NotFound("This address names no file.")
-    return _Question(
+    return Question(
         request.repo,
         request.revision,
         request.file,
         want_body=request.method == "GET",
         want_fresh=wants_fresh(headers),
         headers=headers,
+        began=time.time(),
     )

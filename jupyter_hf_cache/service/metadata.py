@@ -24,8 +24,10 @@ from jupyter_hf_cache.service.changes import Changes
 from jupyter_hf_cache.service.files import final
 from jupyter_hf_cache.service.heads import missing_file, wants_fresh, warning
 from jupyter_hf_cache.service.listed import Listed
+from jupyter_hf_cache.service.names import Owners
 from jupyter_hf_cache.service.negatives import Negatives
 from jupyter_hf_cache.service.page_rights import PageRights
+from jupyter_hf_cache.service.passing import Passing
 from jupyter_hf_cache.service.questions import (
     FOR_EVER,
     lifetime,
@@ -46,6 +48,7 @@ logger = logging.getLogger(__name__)
 
 _JSON = "application/json; charset=utf-8"
 _ACCEPT = {"Accept": "application/json"}
+_FRESH = {"Cache-Control": "no-cache"}
 
 
 class Metadata:
@@ -56,6 +59,8 @@ class Metadata:
         *,
         listings: Listings,
         listed: Listed,
+        passing: Passing,
+        owners: Owners,
         revisions: Revisions,
         rights: PageRights,
         usage: Usage,
@@ -64,6 +69,8 @@ class Metadata:
     ) -> None:
         self._listings = listings
         self._listed = listed
+        self._passing = passing
+        self._owners = owners
         self._revisions = revisions
         self._rights = rights
         self._usage = usage
@@ -80,12 +87,20 @@ class Metadata:
         Raises:
             HfCacheError: the upstream's refusal, or why nobody could be asked.
         """
-        old = ""
+        asked, old = request, ""
         if request.kind in (Kind.TREE, Kind.PATHS_INFO) and request.revision is not None:
-            request, old = self._at_commit(request, caller, headers)
-        listing, stale = self._read(request, caller, headers, body)
+            asked, old = self._at_commit(request, caller, headers)
+        try:
+            listing, stale = self._read(asked, caller, headers, body)
+        except UpstreamAnswer as gone:
+            if asked is request or gone.code != "RevisionNotFound":
+                raise
+            # The branch was moved by force, and what it pointed at is no more.
+            asked, old = self._at_commit(request, caller, {**headers, **_FRESH})
+            listing, stale = self._read(asked, caller, headers, body)
         _raise_if_refused(listing)
-        return _answer(listing, request, caller, stale or old)
+        text = self._passing.listing(listing.text, caller)
+        return _answer(replace(listing, text=text), asked, caller, stale or old)
 
     # -- moving refs
 
@@ -173,7 +188,7 @@ class Metadata:
         now = time.time()
         holds = lifetime(request, caller.lifetimes.metadata)
         if holds == FOR_EVER:
-            return self._rights.may_list(request, caller, now)
+            return self._is_named(request, caller) and self._rights.may_list(request, caller, now)
         if request.repo is not None:
             # The right to see it was learnt with it.
             holds = min(holds, caller.lifetimes.access)
@@ -196,12 +211,20 @@ class Metadata:
         if request.kind is Kind.INFO or lifetime(request, 0.0) != FOR_EVER:
             return False
         now = time.time()
-        if self._rights.is_fresh(request, caller, now):
+        if self._is_named(request, caller) and self._rights.is_fresh(request, caller, now):
             return self._rights.may_list(request, caller, now)
         info = page_of(repo_of(request), request.revision)
         key = question_key(info, caller, headers, b"")
         self._flight.do(key, lambda: self._fetch(key, info, caller, headers, b""))
         return self._rights.may_list(request, caller, time.time())
+
+    def _is_named(self, request: HubRequest, caller: Caller) -> bool:
+        """Return whether the upstream named a commit lately. What never changes is still of this
+        repo only then: its name may belong to another one by now."""
+        repo, commit = repo_of(request), request.revision or ""
+        changed = self._changes.last(caller.scope, repo)
+        named = self._revisions.get(caller, repo, commit)
+        return is_fresh(named, caller.lifetimes.access, time.time(), changed)
 
     def _refusal(self, key: str, request: HubRequest, caller: Caller) -> UpstreamAnswer | None:
         """Return the answer to a question of which it is known that there is nothing."""
@@ -235,7 +258,12 @@ class Metadata:
             known = self._listings.look_again(key)
             if known is not None and self._holds(request, caller, known):
                 return known
-            request = self._page_at_commit(request, caller)
+            at_commit = self._page_at_commit(request, caller)
+            try:
+                return self._fetch(key, at_commit, caller, headers, body)
+            except UpstreamAnswer as gone:
+                if at_commit is request or gone.code != "RevisionNotFound":
+                    raise
         return self._fetch(key, request, caller, headers, body)
 
     def _page_at_commit(self, request: HubRequest, caller: Caller) -> HubRequest:
@@ -278,6 +306,9 @@ class Metadata:
         except UpstreamAnswer as refused:
             self._note_refusal(key, request, caller, refused, asked)
             raise
+        if request.kind is Kind.INFO and request.repo is not None and listing.object_id is not None:
+            # First of all: what was learnt of a former owner of the name ends here.
+            self._owners.note(caller, request.repo, listing.object_id)
         self._rights.note(request, caller, listing)
         self._note_commit(request, caller, listing)
         self._listings.put(key, listing)
@@ -289,13 +320,12 @@ class Metadata:
         return READ_TIMEOUT if self._listings.get(key) is None else METADATA_TIMEOUT
 
     def _note_commit(self, request: HubRequest, caller: Caller, listing: Listing) -> None:
-        """Keep where a moving ref points, as a repo's page tells."""
+        """Keep where a moving ref points, as a repo's page tells, and that a commit was named."""
         revision = request.revision or "main"
-        if request.kind is not Kind.INFO or request.repo is None or is_commit(revision):
+        commit = (listing.commit if request.kind is Kind.INFO else None) or request.revision
+        if request.repo is None or commit is None or not is_commit(commit):
             return
-        if listing.commit is not None:
-            pointer = Revision(listing.commit, listing.fetched)
-            self._revisions.put(caller, request.repo, revision, pointer)
+        self._revisions.put(caller, request.repo, revision, Revision(commit, listing.fetched))
 
     def _note_refusal(
         self, key: str, request: HubRequest, caller: Caller, refused: UpstreamAnswer, asked: float
@@ -306,6 +336,10 @@ class Metadata:
             self._listings.put(key, _refused_listing(refused))
             return
         self._rights.note_refusal(request, caller, refused)
+        if refused.code == "RevisionNotFound" and request.repo is not None:
+            # Nor is it shown when nobody can be asked any more.
+            self._revisions.forget(caller, request.repo, request.revision or "main")
+            self._listings.forget(key)
         self._negatives.note(key, refused, asked)
 
 

@@ -19,7 +19,7 @@ from jupyter_hf_cache.errors import UpstreamError
 from jupyter_hf_cache.protocol.headers import answer_headers
 from jupyter_hf_cache.protocol.paths import is_commit
 from jupyter_hf_cache.protocol.rewrite import strip_xet
-from jupyter_hf_cache.storage.records import Credential
+from jupyter_hf_cache.storage.records import Credential, RepoRef
 from jupyter_hf_cache.storage.state import StateTable, key_of
 from jupyter_hf_cache.upstream.client import UpstreamClient, UpstreamResponse
 from jupyter_hf_cache.upstream.lookup import check_no_page, refusal
@@ -49,6 +49,7 @@ class Listing:
         public: it said that the repo is not private.
         restricted: it said that the repo is gated or disabled (True) or neither (False); None: it
             did not say.
+        object_id: which repo it is about, by the id that stays with a repo through renames.
         extra: the status, code and message of a refusal that is kept.
     """
 
@@ -58,6 +59,7 @@ class Listing:
     commit: str | None = None
     public: bool = False
     restricted: bool | None = None
+    object_id: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -113,6 +115,21 @@ class Listings:
             self._written += 1
         if key.startswith(_PASSING + "/"):
             self._prune()
+
+    def forget(self, key: str) -> None:
+        """Forget an answer: there is none any more."""
+        with self._lock:
+            self._drop(key)
+            self._written += 1
+        self._table.delete(key)
+
+    def forget_repo(self, scope: str, repo: RepoRef) -> None:
+        """Forget every answer about a repo, whoever asked for it."""
+        for kind in ("listing", _PASSING):
+            prefix, name = key_of(kind, scope) + "/", [key_of(repo.type), key_of(repo.id)]
+            found = [key for key, _ in self._table.items(prefix) if key.split("/")[3:5] == name]
+            for key in found:
+                self.forget(key)
 
     def _prune(self) -> None:
         """Now and then, drop the oldest of the answers to endless questions."""
@@ -216,7 +233,7 @@ def _listing(response: UpstreamResponse, asked: float) -> Listing:
 def _read(parsed: Any, response: UpstreamResponse, asked: float) -> Listing:
     body = strip_xet(parsed, spare_large=True)
     info = body if isinstance(body, dict) else {}
-    commit = info.get("sha")
+    commit, object_id = info.get("sha"), info.get("_id")
     return Listing(
         text=_as_text(body),
         headers={
@@ -228,6 +245,7 @@ def _read(parsed: Any, response: UpstreamResponse, asked: float) -> Listing:
         commit=commit if isinstance(commit, str) and is_commit(commit) else None,
         public=info.get("private") is False,
         restricted=bool(info["gated"] or info.get("disabled")) if "gated" in info else None,
+        object_id=object_id if isinstance(object_id, str) else None,
     )
 
 

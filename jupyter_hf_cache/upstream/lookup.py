@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from jupyter_hf_cache.errors import (
+    BadPath,
     HfCacheError,
     NotAHub,
     UpstreamAnswer,
@@ -19,13 +20,13 @@ from jupyter_hf_cache.errors import (
     UpstreamFailing,
 )
 from jupyter_hf_cache.protocol.headers import FileMetadata, error_headers, file_metadata
-from jupyter_hf_cache.protocol.paths import is_commit, resolve_path
+from jupyter_hf_cache.protocol.paths import Kind, is_commit, parse, resolve_path
 from jupyter_hf_cache.storage.records import Claim, Credential, RepoRef
 from jupyter_hf_cache.upstream.client import UpstreamClient, UpstreamResponse
 from jupyter_hf_cache.upstream.targets import absolute_target, redirect_target
 
 _CHECK_URL = "Check the url of the remote."
-_RENAMES = 5
+_RENAMES = 10
 _BODY_OF_ERROR = 8 * 1024
 METADATA_TIMEOUT = 8.0
 _PASSING = (408, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524)
@@ -38,11 +39,13 @@ class Look:
     Args:
         claim: at its commit; `absent` when there is no such file.
         readable: the answer proves the right to read content (a missing file does not).
+        repo: who answered: the one that was asked for, or what it is called now.
         link: where the answer sends those who want the bytes; may be a signed URL.
     """
 
     claim: Claim
     readable: bool
+    repo: RepoRef
     link: str | None = field(default=None, repr=False)
 
 
@@ -67,9 +70,10 @@ def look_up(
         UpstreamAnswer: the Hub refuses (its status, code and message).
         UpstreamError: it fails, cannot be reached, or is not a Hub.
     """
-    path = resolve_path(repo, revision, file)
-    query = ""
-    for _ in range(_RENAMES):
+    path, query = resolve_path(repo, revision, file), ""
+    asked: set[tuple[str, str]] = set()
+    while (path, query) not in asked and len(asked) < _RENAMES:
+        asked.add((path, query))
         with client.request(
             "HEAD",
             path,
@@ -83,8 +87,17 @@ def look_up(
             if response.status in (301, 302, 303, 307, 308) and found.commit is None:
                 path, query = _renamed(client, found)
                 continue
-            return _look(client, response, found, revision)
+            return _look(client, response, found, revision, _repo_at(path, file) or repo)
     raise UpstreamError("The upstream renames this repository in a circle.")
+
+
+def _repo_at(path: str, file: str) -> RepoRef | None:
+    """Return the repo whose file a path names, None where it is no such path."""
+    try:
+        request = parse("HEAD", path)
+    except BadPath:
+        return None
+    return request.repo if request.kind is Kind.RESOLVE and request.file == file else None
 
 
 def _renamed(client: UpstreamClient, found: FileMetadata) -> tuple[str, str]:
@@ -104,15 +117,19 @@ def _renamed(client: UpstreamClient, found: FileMetadata) -> tuple[str, str]:
 
 
 def _look(
-    client: UpstreamClient, response: UpstreamResponse, found: FileMetadata, revision: str
+    client: UpstreamClient,
+    response: UpstreamResponse,
+    found: FileMetadata,
+    revision: str,
+    repo: RepoRef,
 ) -> Look:
     status = response.status
     if status < 400:
         check_no_page(response)
-        return Look(_claim(found), readable=True, link=_link(client, response, found))
+        return Look(_claim(found), readable=True, repo=repo, link=_link(client, response, found))
     commit = found.commit or (revision if is_commit(revision) else None)
     if response.headers.get("X-Error-Code") == "EntryNotFound" and commit:
-        return Look(Claim(commit=commit, absent=True), readable=False)
+        return Look(Claim(commit=commit, absent=True), readable=False, repo=repo)
     raise refusal(response)
 
 

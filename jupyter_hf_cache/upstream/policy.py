@@ -54,7 +54,8 @@ class Known:
 
     Args:
         pinned: the request names a full commit, which never moves.
-        revision: what a moving ref pointed at last.
+        revision: what a moving ref pointed at last; of a commit, when it was last named by the
+            upstream at all.
         claim: the statement about the file at the commit.
         kept: the bytes are on disk, or there are none (an absent file). False also where nobody
             looked, because only the head is wanted.
@@ -80,7 +81,10 @@ def plan(
     """
     if not may_read or known.claim is None:
         return Action.REVALIDATE
-    if not known.pinned and not is_fresh(known.revision, lifetimes.revision, now, known.changed):
+    # A commit never moves, but the name may belong to another repo by now: the right to read that
+    # one opens nothing of the former one.
+    lifetime = lifetimes.access if known.pinned else lifetimes.revision
+    if not is_fresh(known.revision, lifetime, now, known.changed):
         return Action.REVALIDATE
     return Action.SERVE if known.kept or not want_body else Action.FETCH
 

@@ -19,16 +19,19 @@ NOW = 1_000_000.0
 LIFETIMES = Lifetimes(revision=60, metadata=60, negative=60, access=30, access_grace=3600)
 CLAIM = Claim(commit="a" * 40, etag="b" * 40, size=1)
 YOUNG, OLD, FUTURE = (Revision("a" * 40, NOW - age) for age in (59, 60, -1))
+NAMED, LONG_AGO = (Revision("a" * 40, NOW - age) for age in (29, 30))
 
 
 @pytest.mark.parametrize(
     ("pinned", "revision", "claim", "kept", "may_read", "want_body", "expected"),
     [
-        (True, None, CLAIM, True, True, True, Action.SERVE),
-        (True, None, CLAIM, False, True, True, Action.FETCH),
-        (True, None, CLAIM, False, True, False, Action.SERVE),
-        (True, None, CLAIM, True, False, True, Action.REVALIDATE),
-        (True, None, None, False, True, True, Action.REVALIDATE),
+        (True, NAMED, CLAIM, True, True, True, Action.SERVE),
+        (True, NAMED, CLAIM, False, True, True, Action.FETCH),
+        (True, NAMED, CLAIM, False, True, False, Action.SERVE),
+        (True, NAMED, CLAIM, True, False, True, Action.REVALIDATE),
+        (True, NAMED, None, False, True, True, Action.REVALIDATE),
+        (True, LONG_AGO, CLAIM, True, True, True, Action.REVALIDATE),
+        (True, None, CLAIM, True, True, True, Action.REVALIDATE),
         (False, YOUNG, CLAIM, True, True, True, Action.SERVE),
         (False, YOUNG, CLAIM, False, True, True, Action.FETCH),
         (False, YOUNG, CLAIM, True, False, True, Action.REVALIDATE),

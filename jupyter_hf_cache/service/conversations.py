@@ -1,0 +1,287 @@
+"""What a client was told about a file of a moving ref, so that it gets the rest from one commit.
+
+Responsible for: remembering at which commit a client was told of a file or given its bytes, and
+saying from which commit a request that goes on is answered.
+Not responsible for: whether the client may read it (decided anew for each request, as for any
+commit), or what a ref points at now (`service.revisions`).
+
+A client that downloads `main` asks several times: for the head, for the body, and for the rest of a
+body that was cut. If the branch moves in between, the answers must not be of two commits: clients
+join them to one file and most do not look at the ETag again. Who the client is, is guessed from the
+endpoint it uses, the identity it asks with and its `User-Agent`. Two clients may look the same; so
+where it was given two versions of a file, the rest is not guessed at and it gets the whole file.
+
+A request that begins (no Range, or one for the first byte) always goes to where the ref points now,
+but for a GET that follows its own HEAD within seconds.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+
+from jupyter_hf_cache.errors import StorageError
+from jupyter_hf_cache.protocol.paths import HubRequest
+from jupyter_hf_cache.protocol.ranges import is_beginning, is_open_ended
+from jupyter_hf_cache.service.bodies import SMALL
+from jupyter_hf_cache.service.caller import Caller
+from jupyter_hf_cache.storage.pruning import Pruning
+from jupyter_hf_cache.storage.records import Claim, RepoRef
+from jupyter_hf_cache.storage.state import StateTable
+
+logger = logging.getLogger(__name__)
+
+KEPT_SECONDS = 3600.0
+"""After a client's last answer its commit is kept for so long."""
+
+LONGEST_SECONDS = 24 * 3600.0
+HEAD_SECONDS = 30.0
+"""Within this time after a HEAD, the GET is of the same commit."""
+
+_MOST = 20_000
+_MOST_VERSIONS = 4
+_REWRITE_SECONDS = 300.0
+_PREFIX = "talk"
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """Who speaks about which file. It holds the address of a private entrance: never on disk.
+
+    Args:
+        file: "" for all files of the ref.
+    """
+
+    scope: str
+    identity: str
+    base: str = field(repr=False)
+    agent: str
+    repo: RepoRef
+    revision: str
+    file: str
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One version of a file that a client was told of. Times are Unix seconds, 0 for never.
+
+    Args:
+        etag: unquoted; "" where only the commit was named.
+        headed: its head was asked for.
+        given: its bytes were asked for from the beginning.
+        used: something of it was given out.
+    """
+
+    commit: str
+    etag: str
+    headed: float = 0.0
+    given: float = 0.0
+    used: float = 0.0
+
+    @property
+    def since(self) -> float:
+        """When the client last began with this version."""
+        return max(self.headed, self.given)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """How a request goes on.
+
+    Args:
+        commit: from which it must be answered; None: from where the ref points.
+        whole: the client may hold the beginning of another version: it gets the whole file.
+        unknown: it goes on with something that nothing is known of.
+    """
+
+    commit: str | None = None
+    whole: bool = False
+    unknown: bool = False
+
+
+class Conversations:
+    """What clients were told, in memory and for large files in a state table. Thread-safe; `turn`
+    and `write` block on disk, `note` does not.
+
+    Args:
+        name: makes a keyed hash of a text, the same in every process.
+    """
+
+    def __init__(self, table: StateTable, name: Callable[[str], str]) -> None:
+        self._table = table
+        self._name = name
+        self._pruning = Pruning(table, _PREFIX + "/", most=_MOST)
+        self._lock = threading.Lock()
+        self._talks: OrderedDict[Talk, list[Told]] = OrderedDict()
+        self._written: OrderedDict[Talk, tuple[str, float]] = OrderedDict()
+        self._unwritten: dict[Talk, Told] = {}
+
+    def turn(
+        self, request: HubRequest, caller: Caller, headers: Mapping[str, str], *, changed: float
+    ) -> Turn:
+        """Decide from which commit a request for a file of a moving ref is answered.
+
+        Args:
+            changed: Unix time of the last change of the repo that went through this cache.
+        """
+        talk, asked = talk_of(request, caller, headers), headers.get("Range")
+        if is_beginning(asked):
+            return Turn() if request.method == "HEAD" else self._body_of_head(talk, changed)
+        versions = self._alive(talk)
+        if condition := headers.get("If-Range", "").strip().strip('"'):
+            same = [told for told in versions if told.etag == condition]
+            return Turn(same[-1].commit) if same else Turn()
+        if is_open_ended(asked or ""):
+            return _rest_of(versions)
+        versions += self._alive(replace(talk, file=""))
+        return Turn(max(versions, key=lambda told: told.since).commit) if versions else Turn()
+
+    def _body_of_head(self, talk: Talk, changed: float) -> Turn:
+        with self._lock:
+            versions = list(self._talks.get(talk, ()))
+        headed = max(versions, key=lambda told: told.headed, default=None)
+        if headed is None or headed.headed <= changed:
+            return Turn()
+        return Turn(headed.commit) if 0 <= time.time() - headed.headed < HEAD_SECONDS else Turn()
+
+    # -- remembering
+
+    def say(
+        self, request: HubRequest, caller: Caller, headers: Mapping[str, str], claim: Claim
+    ) -> Callable[[], None] | None:
+        """A client is being told of a file, or given its bytes.
+
+        Returns:
+            What is to be called when its body has ended.
+        """
+        talk, now = talk_of(request, caller, headers), time.time()
+        begins, gives = is_beginning(headers.get("Range")), request.method == "GET"
+        told = Told(claim.commit, claim.etag, used=now)
+        if begins:
+            told = replace(told, given=now) if gives else replace(told, headed=now)
+        large = claim.size is not None and claim.size > SMALL
+        if gives and not large:
+            # It is sent at once. What was changed lately is not resumed without being known here.
+            return None
+        if self.note(talk, told, lasting=large):
+            self.write()
+        return partial(self._ended, talk, told) if gives else None
+
+    def _ended(self, talk: Talk, told: Told) -> None:
+        """A body has ended, perhaps hours after it began, and perhaps before its own end."""
+        if self.note(talk, replace(told, used=time.time()), lasting=True):
+            self.write()
+
+    def note(self, talk: Talk, told: Told, *, lasting: bool) -> bool:
+        """Remember what a client is told.
+
+        Args:
+            lasting: other processes and a later start are to know it.
+
+        Returns:
+            Whether something is to be written (`write`).
+        """
+        with self._lock:
+            versions = self._talks.get(talk, [])
+            self._talks[talk] = _merged([*versions, told])
+            self._talks.move_to_end(talk)
+            while len(self._talks) > _MOST:
+                self._talks.popitem(last=False)
+            if not lasting:
+                return False
+            commit, when = self._written.get(talk, ("", 0.0))
+            if commit == told.commit and 0 <= told.used - when < _REWRITE_SECONDS:
+                return False
+            self._unwritten[talk] = told
+            return True
+
+    def write(self) -> None:
+        """Write what is to be remembered for long; where the disk refuses, it stays in memory."""
+        with self._lock:
+            unwritten, self._unwritten = self._unwritten, {}
+        for talk, told in unwritten.items():
+            try:
+                self._table.set(self._row_of(talk), _as_row(_merged([*self._read(talk), told])))
+                self._pruning.written()
+            except StorageError as error:
+                logger.warning("what a client was told is not written: %s", error.message)
+            with self._lock:
+                self._written[talk] = (told.commit, told.used)
+                self._written.move_to_end(talk)
+                while len(self._written) > _MOST:
+                    self._written.popitem(last=False)
+
+    def _alive(self, talk: Talk) -> list[Told]:
+        """Return the versions that still count, from all processes."""
+        rows = self._read(talk)
+        now = time.time()
+        with self._lock:
+            versions = _merged([*rows, *self._talks.get(talk, ())])
+        return [
+            told
+            for told in versions
+            if now - told.used < KEPT_SECONDS and now - told.since < LONGEST_SECONDS
+        ]
+
+    def _read(self, talk: Talk) -> list[Told]:
+        try:
+            row = self._table.get(self._row_of(talk))
+            return [Told(**told) for told in row or ()]
+        except (StorageError, TypeError) as error:
+            logger.warning("what a client was told is not read: %s", error)
+            return []
+
+    def _row_of(self, talk: Talk) -> str:
+        parts = asdict(talk)
+        repo = parts.pop("repo")
+        return f"{_PREFIX}/{self._name(chr(0).join([*parts.values(), repo['type'], repo['id']]))}"
+
+
+def talk_of(request: HubRequest, caller: Caller, headers: Mapping[str, str]) -> Talk:
+    """Return who speaks about what."""
+    return Talk(
+        scope=caller.scope,
+        identity=caller.identity,
+        base=caller.base,
+        agent=headers.get("User-Agent", ""),
+        repo=request.repo or RepoRef("models", ""),
+        revision=request.revision or "",
+        file=request.file or "",
+    )
+
+
+def _rest_of(versions: Sequence[Told]) -> Turn:
+    """Decide on the rest of a file, whose beginning the client has."""
+    now = time.time()
+    begun = [told for told in versions if told.given or now - told.headed < HEAD_SECONDS]
+    if len({told.etag for told in begun}) > 1:
+        return Turn(whole=True)
+    return Turn(begun[-1].commit) if begun else Turn(unknown=True)
+
+
+def _merged(versions: Sequence[Told]) -> list[Told]:
+    """One entry for each version, the last used at the end."""
+    by_commit: dict[str, Told] = {}
+    for told in versions:
+        known = by_commit.get(told.commit)
+        by_commit[told.commit] = told if known is None else _both(known, told)
+    return sorted(by_commit.values(), key=lambda told: told.used)[-_MOST_VERSIONS:]
+
+
+def _both(one: Told, other: Told) -> Told:
+    return Told(
+        commit=one.commit,
+        etag=one.etag or other.etag,
+        headed=max(one.headed, other.headed),
+        given=max(one.given, other.given),
+        used=max(one.used, other.used),
+    )
+
+
+def _as_row(versions: Sequence[Told]) -> list[dict[str, object]]:
+    return [asdict(told) for told in versions]
