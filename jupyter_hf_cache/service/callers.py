@@ -89,7 +89,7 @@ class Callers:
             credential=credential,
             identity=identity_of(credential, remote, self._secrets.identity),
             owner=is_owner(asker, single_user=single_user),
-            public_only=is_public_only(asker, distribution) and request.kind is not Kind.FORWARD,
+            public_only=is_public_only(asker, distribution) and _reads(request),
             base=asker.base.rstrip("/") + "/" + distribution.base_path,
             lifetimes=self._options.lifetimes.of(remote),
             offline=self._options.offline or remote.offline,
@@ -145,3 +145,9 @@ class Callers:
             clients, self._clients = list(self._clients.values()), {}
         for _, client in clients:
             client.close()
+
+
+def _reads(request: HubRequest) -> bool:
+    """Whether a request reads content or lists of it, as opposed to what callers ask about
+    themselves, and to changes."""
+    return request.kind is not Kind.FORWARD or (request.repo is not None and not request.writes)

@@ -24,7 +24,7 @@ from jupyter_hf_cache.service.callers import Callers
 from jupyter_hf_cache.service.failover import Failover
 from jupyter_hf_cache.service.files import Files, final
 from jupyter_hf_cache.service.forwarding import forward, git_challenge
-from jupyter_hf_cache.service.heads import missing_file
+from jupyter_hf_cache.service.heads import missing_file, warning
 from jupyter_hf_cache.service.metadata import Metadata
 from jupyter_hf_cache.service.passing import Passing
 from jupyter_hf_cache.service.ready import ReadyAnswers
@@ -173,7 +173,8 @@ class Dispatch:
 
     def _raw(self, request: HubRequest, caller: Caller, headers: Mapping[str, str]) -> Answer:
         """Answer `raw`: the file as git has it, which for an LFS file is its pointer."""
-        claim = self._files.find(request, caller, headers).claim
+        found = self._files.find(request, caller, headers)
+        claim = found.claim
         if claim.absent:
             raise missing_file(claim.commit)
         digest = Digest.from_etag(claim.etag)
@@ -188,6 +189,8 @@ class Dispatch:
             "Content-Type": "text/plain; charset=utf-8",
             "Content-Length": str(len(pointer)),
         }
+        if found.stale:
+            answer["X-HF-Warning"] = warning(found.stale)
         return Answer(200, answer, BytesBody(pointer) if request.method == "GET" else None, "hit")
 
     def _xet_token(
@@ -205,9 +208,11 @@ class Dispatch:
         one is refused all the same: nobody gets anonymous content for a bad token."""
         if request.kind in (Kind.RESOLVE, Kind.RAW):
             self._files.find(replace(request, method="HEAD"), caller, headers)
-        else:
+        elif request.kind in _JSON_KINDS:
             data = body if isinstance(body, bytes) else b""
             self._metadata.answer(request, caller, headers, data).close()
+        elif request.repo is not None:
+            self._files.check_right(caller, request.repo)
 
 
 def _name_the_refusal(refused: UpstreamAnswer, caller: Caller) -> None:

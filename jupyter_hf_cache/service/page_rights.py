@@ -11,12 +11,18 @@ import time
 from dataclasses import replace
 
 from jupyter_hf_cache.errors import UpstreamAnswer
-from jupyter_hf_cache.protocol.paths import HubRequest
+from jupyter_hf_cache.protocol.paths import HubRequest, Kind
 from jupyter_hf_cache.service.caller import ANONYMOUS_IDENTITY, Caller
 from jupyter_hf_cache.service.questions import OPEN_PAGES, repo_of
 from jupyter_hf_cache.storage.records import Verdict
 from jupyter_hf_cache.upstream.listings import Listing
 from jupyter_hf_cache.upstream.rights import Rights, Subject, decide_read, decide_read_unasked
+
+_SUBJECTS = {
+    Kind.TREE: Subject.LISTS,
+    Kind.PATHS_INFO: Subject.LISTS,
+    Kind.COMMITS: Subject.HISTORY,
+}
 
 
 class PageRights:
@@ -67,42 +73,56 @@ class PageRights:
         return page is not None and 0 <= now - page.checked < caller.lifetimes.access
 
     def note(self, request: HubRequest, caller: Caller, listing: Listing) -> None:
-        """Keep what an answer proves: that this identity may see this kind of page."""
-        repo, now = request.repo, time.time()
+        """Keep what an answer proves: that this identity may see this kind of page.
+
+        It holds from when it was asked for: what was taken back since then is not in it.
+        """
+        repo, asked = request.repo, listing.fetched
         if repo is None:
             return
         scope, identity = caller.scope, caller.identity
-        before = self._rights.verdict(scope, identity, repo, Subject.PAGES)
-        public = identity == ANONYMOUS_IDENTITY or listing.public
-        if request.kind not in OPEN_PAGES:
-            public = public or (before is not None and before.public)
-            page = Verdict(content=True, public=public, checked=now)
-            self._rights.grant(scope, identity, repo, page, Subject.PAGES)
+        anonymous = identity == ANONYMOUS_IDENTITY
+        subject = _SUBJECTS.get(request.kind, Subject.PAGES)
+        if subject is not Subject.PAGES:
+            seen = Verdict(content=True, public=anonymous, checked=asked)
+            self._rights.grant(scope, identity, repo, seen, subject)
             return
-        if listing.restricted is None:
-            page = before or Verdict(content=False, public=public, checked=now)
-            self._rights.grant(scope, identity, repo, replace(page, checked=now), Subject.PAGES)
-        elif not (listing.restricted and decide_read(before, caller.lifetimes, now)):
-            page = Verdict(content=not listing.restricted, public=public, checked=now)
-            self._rights.grant(scope, identity, repo, page, Subject.PAGES)
-        if listing.public and listing.restricted is False:
-            verdict = Verdict(content=True, public=True, checked=now)
-            self._rights.grant(scope, identity, repo, verdict)
+        before = self._rights.verdict(scope, identity, repo, Subject.PAGES)
+        if listing.restricted is None and before is not None and before.content:
+            # It did not say whether the repo is still open: that ages from when it was said.
+            return
+        page = Verdict(
+            content=listing.restricted is False,
+            public=anonymous
+            or listing.public
+            or (listing.restricted is None and _was_public(before)),
+            checked=asked,
+        )
+        self._rights.grant(scope, identity, repo, page, Subject.PAGES)
+        if listing.public and page.content:
+            open_to_all = Verdict(content=True, public=True, checked=asked)
+            self._rights.grant(scope, identity, repo, open_to_all)
 
     def note_refusal(self, request: HubRequest, caller: Caller, refused: UpstreamAnswer) -> None:
         """End the right that a refusal speaks of."""
         if request.repo is not None:
-            self._rights.note_refusal(
-                caller.scope, caller.identity, request.repo, refused.status, refused.code
-            )
+            self._rights.note_refusal(caller.scope, caller.identity, request.repo, refused)
 
     def _verdicts(self, request: HubRequest, caller: Caller) -> list[Verdict]:
         """What the upstream said of this identity's right to this kind of page. Who may read the
         files of a repo may see its pages."""
         repo = repo_of(request)
-        files = self._rights.verdict(caller.scope, caller.identity, repo)
-        page = self._rights.verdict(caller.scope, caller.identity, repo, Subject.PAGES)
+        subjects = {Subject.FILES, Subject.PAGES, _SUBJECTS.get(request.kind, Subject.PAGES)}
+        found = {
+            subject: self._rights.verdict(caller.scope, caller.identity, repo, subject)
+            for subject in subjects
+        }
+        page = found[Subject.PAGES]
         if page is not None and request.kind in OPEN_PAGES:
             # "No content" is said of a gated repo, whose own page is open.
-            page = replace(page, content=True)
-        return [verdict for verdict in (files, page) if verdict is not None]
+            found[Subject.PAGES] = replace(page, content=True)
+        return [verdict for verdict in found.values() if verdict is not None]
+
+
+def _was_public(before: Verdict | None) -> bool:
+    return before is not None and before.public

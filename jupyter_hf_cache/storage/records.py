@@ -216,8 +216,10 @@ class Verdict:
         content: it may read files; False means only the repo's page (gated repos).
         public: the upstream said so to an anonymous request, or said "neither private nor gated".
         checked: Unix time in seconds.
+        said_public: Unix time when it said so; None: when it was checked.
     """
 
     content: bool
     public: bool
     checked: float
+    said_public: float | None = None

@@ -4,19 +4,19 @@ Responsible for: storing, finding and forgetting verdicts per (remote, identity,
 decisions made on them: `decide_read`, and `decide_read_unasked` for when nobody can be asked.
 Not responsible for: who may talk to this server at all (`web.entrance`), or asking.
 
-There are two subjects. The right to *files* is learnt on content only: the page of a gated repo is
-public, its files are not. The right to *pages* (info, trees, refs, commits) is learnt on those.
+Each right is learnt on what it opens, and on nothing else: the page of a gated repo is public, its
+files are not, and whether its tree is, is for the Hub to say (`Subject`).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from enum import Enum
 from urllib.parse import unquote
 
-from jupyter_hf_cache.errors import StorageError
+from jupyter_hf_cache.errors import StorageError, UpstreamAnswer
 from jupyter_hf_cache.storage.generations import Generations
 from jupyter_hf_cache.storage.records import RepoRef, Verdict
 from jupyter_hf_cache.storage.row_memory import RowMemory
@@ -24,6 +24,9 @@ from jupyter_hf_cache.storage.state import StateTable, key_of
 from jupyter_hf_cache.upstream.policy import Lifetimes
 
 logger = logging.getLogger(__name__)
+
+BAD_TOKEN = "Invalid credentials in Authorization header"  # noqa: S105 - words, not a token
+"""What a Hub says to a token that it does not know; clients compare this very sentence."""
 
 _IN_MEMORY = 10_000
 # A verdict that says nothing new is written again only when the row is this old. The row serves
@@ -36,7 +39,13 @@ class Subject(str, Enum):
     """What a verdict is about."""
 
     FILES = "verdict"
+    """What is in the files."""
     PAGES = "page"
+    """The repo's page and refs; `content` means that it said "neither gated nor disabled"."""
+    LISTS = "list"
+    """Names, sizes and digests of files."""
+    HISTORY = "history"
+    """The list of commits."""
 
 
 _Key = tuple[str, str, RepoRef, Subject]
@@ -68,7 +77,8 @@ def decide_read_unasked(
     """Decide the same when nobody can be asked (offline, outage).
 
     A last verdict "public" holds; on a single-user server the owner's verdict holds; any other
-    holds for the grace time and then fails closed.
+    holds for the grace time and then fails closed. "Public" is no longer the last word when the
+    right was looked at much later without it being said again.
 
     Args:
         single_user: the server belongs to one person.
@@ -76,9 +86,15 @@ def decide_read_unasked(
     """
     if verdict is None or not verdict.content:
         return False
-    if verdict.public or (single_user and owner):
+    if _is_public(verdict, lifetimes) or (single_user and owner):
         return True
     return now - verdict.checked <= lifetimes.access_grace
+
+
+def _is_public(verdict: Verdict, lifetimes: Lifetimes) -> bool:
+    if not verdict.public or verdict.said_public is None:
+        return verdict.public
+    return verdict.checked - verdict.said_public <= lifetimes.access
 
 
 class Rights:
@@ -143,6 +159,27 @@ class Rights:
         if former is not None and _takes_back(former, verdict):
             self._generations.advance("access")
 
+    def grant_files(
+        self, scope: str, identity: str, repo: RepoRef, checked: float, *, public: bool
+    ) -> None:
+        """Keep that the upstream gave files, or would give them.
+
+        Args:
+            checked: Unix time in seconds when it was asked: what it took back since is not in its
+                answer.
+            public: it was asked by nobody in particular. Else that says nothing of who else may
+                read, and what a page said of it lately stays.
+
+        Raises:
+            StorageError: as of `grant`.
+        """
+        verdict = Verdict(content=True, public=public, checked=checked)
+        before = None if public else self.verdict(scope, identity, repo)
+        if before is not None and before.public:
+            said = before.checked if before.said_public is None else before.said_public
+            verdict = replace(verdict, public=True, said_public=said)
+        self.grant(scope, identity, repo, verdict)
+
     def revoke(self, scope: str, identity: str, repo: RepoRef, *subjects: Subject) -> None:
         """Forget verdicts: the upstream refused.
 
@@ -165,30 +202,50 @@ class Rights:
                 self._generations.advance("access")
 
     def note_refusal(
-        self, scope: str, identity: str, repo: RepoRef, status: int, code: str | None
+        self, scope: str, identity: str, repo: RepoRef, refused: UpstreamAnswer
     ) -> None:
         """The upstream refused something about a repo: end the right that this speaks of.
 
         A missing revision or file says nothing of the right. 403 and `GatedRepo` close the content,
         while the repo's own page stays visible; 401 and 404 say that there is no such repo, for
-        this identity.
+        this identity. That its token is not known ends all its rights.
+
+        Raises:
+            StorageError: as of `revoke`.
         """
-        if code in ("RevisionNotFound", "EntryNotFound"):
+        if refused.code in ("RevisionNotFound", "EntryNotFound"):
             return
-        if code != "GatedRepo" and status in (401, 404):
+        if refused.status == 401 and refused.message == BAD_TOKEN:
+            self.forget_identity(scope, identity)
+        if refused.code != "GatedRepo" and refused.status in (401, 404):
             self.revoke(scope, identity, repo)
             return
-        self.revoke(scope, identity, repo, Subject.FILES)
+        self.revoke(scope, identity, repo, Subject.FILES, Subject.LISTS, Subject.HISTORY)
         page = self.verdict(scope, identity, repo, Subject.PAGES)
         if page is not None and page.content:
             self.grant(scope, identity, repo, replace(page, content=False), Subject.PAGES)
 
+    def forget_identity(self, scope: str, identity: str) -> None:
+        """Forget every verdict for an identity whose credential ended, unless there is none.
+
+        Raises:
+            StorageError: rows stay, because the disk refuses.
+        """
+        prefixes = [key_of(subject.value, scope, identity) + "/" for subject in Subject]
+        if any(next(self._table.items(prefix), None) is not None for prefix in prefixes):
+            self._forget(prefixes)
+
     def forget_all(self, scope: str) -> None:
         """Forget every verdict learnt through a remote whose credentials changed."""
-        for subject in Subject:
-            self._table.delete_prefix(key_of(subject.value, scope) + "/")
-        self._memory.clear()
-        self._generations.advance("access")
+        self._forget([key_of(subject.value, scope) + "/" for subject in Subject])
+
+    def _forget(self, prefixes: Iterable[str]) -> None:
+        try:
+            for prefix in prefixes:
+                self._table.delete_prefix(prefix)
+        finally:
+            self._memory.clear()
+            self._generations.advance("access")
 
     def forget(self, scope: str, matches: Callable[[RepoRef], bool]) -> None:
         """Forget every verdict on the repos that match, whoever it is for: a change to who may read
