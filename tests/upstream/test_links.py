@@ -94,3 +94,50 @@ def test_when_a_url_ends(query: str, ends: float | None) -> None:
 def test_no_url_shows(links: Links) -> None:
     links.put(KEY, "https://cdn/x?Signature=secret")
     assert "secret" not in repr(links)
+
+
+class TestSmallFiles:
+    """Where the Hub keeps small files is known once it named the place of one."""
+
+    COMMIT, ETAG = "c" * 40, "a" * 40
+    PLACE = f"https://hub/api/resolve-cache/models/org/m/{COMMIT}/"
+
+    def path(self, file: str, commit: str = COMMIT) -> str:
+        return f"/org/m/resolve/{commit}/{file}"
+
+    def test_neighbours_are_found(self, links: Links) -> None:
+        links.put(("me", self.path("a/b.json")), self.PLACE + "a/b.json?x=&etag=1")
+        url = links.small_file(("me", self.path("c%20d.txt")), self.ETAG)
+        asked = f"%2Forg%2Fm%2Fresolve%2F{self.COMMIT}%2Fc%2520d.txt"
+        assert url == f"{self.PLACE}c%20d.txt?{asked}=&etag=%22{self.ETAG}%22"
+
+    def test_only_for_who_was_told_and_only_there(self, links: Links) -> None:
+        links.note_place(("me", self.path("a")), self.PLACE + "a")
+        assert links.small_file(("you", self.path("b")), self.ETAG) is None
+        assert links.small_file(("me", self.path("b", "d" * 40)), self.ETAG) is None
+        assert links.small_file(("me", "/org/other/resolve/main/b"), self.ETAG) is None
+        assert links.small_file(("me", self.path("b")), "b" * 64) is None, "large files are not"
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "https://cdn/other/a?Signature=x",
+            f"https://hub/api/resolve-cache/models/org/m/{'d' * 40}/a",
+            f"https://hub/api/resolve-cache/models/org/m/{COMMIT}/b",
+            f"https://hub/files/{COMMIT}/a",
+        ],
+    )
+    def test_other_places_teach_nothing(self, links: Links, url: str) -> None:
+        links.note_place(("me", self.path("a")), url)
+        assert links.small_file(("me", self.path("b")), self.ETAG) is None
+
+    def test_it_is_forgotten_after_a_while(self, links: Links, clock: Clock) -> None:
+        links.note_place(("me", self.path("a")), self.PLACE + "a")
+        clock.now += LONGEST_SECONDS
+        assert links.small_file(("me", self.path("b")), self.ETAG) is None
+
+    def test_it_is_forgotten_when_it_was_wrong(self, links: Links) -> None:
+        links.note_place(("me", self.path("a")), self.PLACE + "a")
+        wrong = links.small_file(("me", self.path("b")), self.ETAG)
+        links.forget(("me", self.path("b")), wrong)
+        assert links.small_file(("me", self.path("b")), self.ETAG) is None

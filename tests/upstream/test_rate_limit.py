@@ -54,3 +54,21 @@ def test_threads_get_different_times() -> None:
     for thread in threads:
         thread.join()
     assert sorted(time.slept) == [round(n / 10, 6) for n in range(1, 20)]
+
+
+def test_who_waits_in_the_background_comes_last() -> None:
+    """It holds no place, so that others who come later go first."""
+    time = Time()
+    come: list[str] = []
+
+    def sleep(seconds: float) -> None:
+        if not come:
+            # While it waits somebody comes who is waited for.
+            come.append("first")
+            limit.wait()
+        time.now += seconds
+
+    limit = RateLimit(1, clock=lambda: time.now, sleep=sleep)
+    limit.wait()
+    limit.wait(background=True)
+    assert time.now == 102.0, "the other one went at 101, where it would have gone itself"
