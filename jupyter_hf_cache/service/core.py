@@ -151,7 +151,7 @@ class CacheService:
             passing=self.passing,
         )
         pages = PageRights(self.rights, single_user=options.single_user)
-        listed = Listed(self.listings, pages, self.breaker)
+        listed = Listed(self.listings, pages, self.breaker, self.generations)
         self.conversations = Conversations(self._tables["repos"], self.secrets.identity)
         self.files = Files(
             inquiry=Inquiry(
@@ -197,9 +197,7 @@ class CacheService:
         self.ready = ReadyAnswers(self.generations, self.usage, self.budget)
         self.inventory = Inventory(self)
         self.tokens = Tokens(self)
-        self._callers = Callers(
-            self.config, self.secrets, options, self.breaker, self.allowances
-        )
+        self._callers = Callers(self.config, self.secrets, options, self.breaker, self.allowances)
         self._dispatch = Dispatch(
             callers=self._callers,
             failover=Failover(

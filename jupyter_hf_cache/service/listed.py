@@ -26,6 +26,7 @@ from jupyter_hf_cache.service.breaker import Breaker
 from jupyter_hf_cache.service.caller import Caller
 from jupyter_hf_cache.service.page_rights import PageRights
 from jupyter_hf_cache.service.questions import WHOLE_TREE, question_key, whole_tree
+from jupyter_hf_cache.storage.generations import Generations
 from jupyter_hf_cache.storage.records import Claim, RepoRef
 from jupyter_hf_cache.upstream.commit_files import CommitFiles, next_page
 from jupyter_hf_cache.upstream.flight import SingleFlight
@@ -37,8 +38,11 @@ MOST_ENTRIES = 100_000
 """Files of all commits together that are held in memory."""
 
 _MOST_COMMITS = 500
-# A page of a tree holds this many files; a repo that has no more is worth one call at once.
+# A page of a tree holds this many files.
 _PAGE = 1000
+# Who wants so many files of a commit is not asked for its tree: a file's head names the place of
+# its bytes too. Where the tree may be long it takes one more.
+_FEW = 1
 # Of a tree with more pages, one more is asked for after so many files that had to be asked for.
 _FILES_PER_PAGE = 4
 # Whoever waits for the head of a file has patience for ten seconds, and may need another question.
@@ -81,6 +85,7 @@ class Listed:
         listings: Listings,
         rights: PageRights,
         breaker: Breaker,
+        generations: Generations,
         *,
         most_entries: int = MOST_ENTRIES,
         clock: Callable[[], float] = time.monotonic,
@@ -92,6 +97,8 @@ class Listed:
         self._clock = clock
         self._lock = threading.Lock()
         self._commits: OrderedDict[_Key, _Commit] = OrderedDict()
+        self._generations = generations
+        self._generation = generations.value("content")
         self._flight = SingleFlight()
 
     def claim(self, caller: Caller, repo: RepoRef, commit: str, file: str) -> Claim | None:
@@ -121,9 +128,8 @@ class Listed:
                 return False
             known.misses += 1
             small = files.named is not None and files.named <= _PAGE
-            if known.misses < (1 if small else 2):
-                return False
-            return known.pages < 1 + known.misses // _FILES_PER_PAGE
+            few = known.misses <= (_FEW if small else _FEW + 1)
+            return not few and known.pages < 1 + known.misses // _FILES_PER_PAGE
 
     def _ask_for_page(self, key: _Key, caller: Caller) -> None:
         """Ask for the next page of a commit's tree; a refusal is left to who asks for the file."""
@@ -162,13 +168,21 @@ class Listed:
 
     def _files(self, key: _Key) -> CommitFiles:
         now, written = self._clock(), self._listings.written
+        generation = self._generations.value("content")
         with self._lock:
+            if generation != self._generation:
+                # A name may belong to another repo now, and the listings of the former one be gone.
+                self._commits.clear()
+                self._generation = generation
             known = self._commits.get(key)
             if known is not None and self._is_good(known, now, written):
                 self._commits.move_to_end(key)
                 return known.files
         files = self._read(key)
         with self._lock:
+            if self._generations.value("content") != generation:
+                # It may have been read from what was just forgotten.
+                return files
             known = self._commits.setdefault(key, _Commit())
             known.files, known.written, known.looked = files, written, now
             self._commits.move_to_end(key)

@@ -229,7 +229,11 @@ class Metadata:
     def _refusal(self, key: str, request: HubRequest, caller: Caller) -> UpstreamAnswer | None:
         """Return the answer to a question of which it is known that there is nothing."""
         missing = self._missing(request, caller)
-        if missing is not None and self._rights.may_list(request, caller, time.time()):
+        if (
+            missing is not None
+            and self._is_named(request, caller)
+            and self._rights.may_list(request, caller, time.time())
+        ):
             return missing
         changed = self._changes.last(caller.scope, request.repo)
         return self._negatives.find(key, caller.lifetimes.negative, changed)
