@@ -215,10 +215,10 @@ class Rights:
         """
         if refused.code in ("RevisionNotFound", "EntryNotFound"):
             return
-        if refused.status == 401 and refused.message == BAD_TOKEN:
-            self.forget_identity(scope, identity)
         if refused.code != "GatedRepo" and refused.status in (401, 404):
             self.revoke(scope, identity, repo)
+            if refused.message == BAD_TOKEN:
+                self.forget_identity(scope, identity)
             return
         self.revoke(scope, identity, repo, Subject.FILES, Subject.LISTS, Subject.HISTORY)
         page = self.verdict(scope, identity, repo, Subject.PAGES)

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from jupyter_hf_cache.errors import StorageError
+from jupyter_hf_cache.errors import StorageError, UpstreamAnswer
 from jupyter_hf_cache.service.changes import Changes
 from jupyter_hf_cache.service.claims import Claims
 from jupyter_hf_cache.storage.generations import Generations
 from jupyter_hf_cache.storage.records import Claim, RepoRef, Verdict
 from jupyter_hf_cache.storage.state import StateTable
-from jupyter_hf_cache.upstream.rights import Rights, Subject
+from jupyter_hf_cache.upstream.policy import Lifetimes
+from jupyter_hf_cache.upstream.rights import BAD_TOKEN, Rights, Subject, decide_read_unasked
 
 REPO = RepoRef("models", "org/private")
 WHO = ("remote@origin", "identity", REPO)
@@ -54,7 +55,7 @@ def rights(in_a_process: Make) -> tuple[Rights, Rights]:
 def test_a_right_that_is_taken_back_ends_everywhere(rights: tuple[Rights, Rights]) -> None:
     here, there = rights
     there.revoke(*WHO)
-    assert [here.verdict(*WHO, subject) for subject in Subject] == [None, None]
+    assert [here.verdict(*WHO, subject) for subject in Subject] == [None] * len(Subject)
 
 
 def test_a_right_that_a_disk_keeps_is_taken_back_all_the_same(
@@ -73,8 +74,9 @@ def test_a_right_that_a_disk_keeps_is_taken_back_all_the_same(
 
 def test_a_repo_that_becomes_gated_is_closed_everywhere(rights: tuple[Rights, Rights]) -> None:
     here, there = rights
-    there.note_refusal(*WHO, 403, "GatedRepo")
-    assert here.verdict(*WHO) is None
+    there.note_refusal(*WHO, UpstreamAnswer(403, "Access is restricted.", code="GatedRepo"))
+    for subject in (Subject.FILES, Subject.LISTS, Subject.HISTORY):
+        assert here.verdict(*WHO, subject) is None
     page = here.verdict(*WHO, Subject.PAGES)
     assert page is not None
     assert not page.content
@@ -107,9 +109,47 @@ def test_refusals_of_who_never_had_the_right_announce_nothing(
 ) -> None:
     here = in_a_process(Rights)
     before = Generations(tmp_path / "generations").values()
-    here.note_refusal(*WHO, 404, "RepoNotFound")
+    here.note_refusal(*WHO, UpstreamAnswer(404, "Repository not found", code="RepoNotFound"))
+    here.note_refusal(*WHO, UpstreamAnswer(401, BAD_TOKEN))
     here.grant(*WHO, verdict())
     assert Generations(tmp_path / "generations").values() == before
+
+
+def test_a_token_that_is_not_known_any_more_ends_all_its_rights(
+    rights: tuple[Rights, Rights],
+) -> None:
+    here, there = rights
+    scope, identity, repo = WHO
+    others = RepoRef("models", "org/other"), RepoRef("datasets", "org/third")
+    for other in others:
+        here.grant(scope, identity, other, verdict())
+        here.grant(scope, "somebody-else", other, verdict())
+        assert there.verdict(scope, identity, other) is not None
+    there.note_refusal(scope, identity, repo, UpstreamAnswer(401, BAD_TOKEN))
+    for other in others:
+        assert here.verdict(scope, identity, other) is None
+        assert here.verdict(scope, "somebody-else", other) is not None
+
+
+def test_a_portal_that_asks_for_a_login_ends_one_right_at_most(
+    rights: tuple[Rights, Rights],
+) -> None:
+    here, _ = rights
+    scope, identity, repo = WHO
+    here.grant(scope, identity, RepoRef("models", "org/other"), verdict())
+    here.note_refusal(scope, identity, repo, UpstreamAnswer(401, "The upstream answered 401."))
+    assert here.verdict(scope, identity, RepoRef("models", "org/other")) is not None
+
+
+def test_a_right_is_no_longer_public_when_nobody_said_so_again(in_a_process: Make) -> None:
+    rights = in_a_process(Rights)
+    lifetimes, now = Lifetimes(access=60, access_grace=3600), time.time()
+    rights.grant(*WHO, Verdict(content=True, public=True, checked=now))
+    for later, public in ((30, True), (60, True), (120, False)):
+        rights.grant_files(*WHO, now + later, public=False)
+        found = rights.verdict(*WHO)
+        held = decide_read_unasked(found, lifetimes, now + 9000, single_user=False, owner=False)
+        assert held is public
 
 
 def test_a_change_is_seen_everywhere(in_a_process: Make) -> None:
