@@ -14,6 +14,8 @@ from clients.environments import HUBS, Client
 from clients.server import JupyterServer
 from fake_hub import FakeHub, HugeFile
 
+pytestmark = pytest.mark.clients
+
 HUGE = HugeFile(60 * 10**9, seed=9)
 REPO = "org/huge"
 
