@@ -20,6 +20,7 @@ import pytest
 
 REQUIRE_ALL = "HF_CACHE_TEST_REQUIRE_ALL"
 CLIENTS = "HF_CACHE_TEST_CLIENTS"
+GROUPS = ("clients", "browser", "network", "disk", "proxy")
 
 
 def missing(group: str) -> str | None:
@@ -35,6 +36,8 @@ def missing(group: str) -> str | None:
         if not hasattr(os, "geteuid") or os.geteuid() != 0:
             return "network namespaces need root"
         return _missing_commands("ip", "nginx", "curl")
+    if group == "proxy":
+        return _missing_commands("tinyproxy")
     if group == "disk" and not can_mount():
         return "mounting a small file system needs root on Linux"
     return None
@@ -60,7 +63,7 @@ def _missing_commands(*names: str) -> str | None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip the tests of each group that cannot run here."""
-    reasons = {group: missing(group) for group in ("clients", "browser", "network", "disk")}
+    reasons = {group: missing(group) for group in GROUPS}
     for item in items:
         for group, reason in reasons.items():
             if reason and item.get_closest_marker(group):

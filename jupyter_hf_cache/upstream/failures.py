@@ -88,10 +88,10 @@ def explain(error: BaseException, *, host: str, proxy: str | None, waited: float
     return _explain_socket(causes, host)
 
 
-def explain_proxy_status(proxy: str) -> Failure:
-    """A plain-http proxy answered 407 in the upstream's place."""
+def explain_proxy_status(proxy: str, status: str = "407") -> Failure:
+    """A proxy answered in the upstream's place that it wants a login."""
     return Failure(
-        f"The proxy {proxy} wants a user name and password, or refused them (407).",
+        f"The proxy {proxy} wants a user name and password, or refused them ({status}).",
         advice="Set proxy_username and proxy_password of the remote.",
         transient=False,
     )
@@ -102,8 +102,9 @@ def _explain_proxy(causes: list[BaseException], host: str, proxy: str) -> Failur
         match = _TUNNEL_STATUS.search(str(cause))
         if match is None:
             continue
-        if match[1] == "407":
-            return explain_proxy_status(proxy)
+        if match[1] in ("401", "407"):
+            # Some say the one where they mean the other.
+            return explain_proxy_status(proxy, match[1])
         return Failure(
             f"The proxy {proxy} refused the way to {host} ({match[1]}).",
             advice=_CHECK_PROXY,

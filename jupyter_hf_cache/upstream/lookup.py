@@ -174,6 +174,16 @@ def check_no_page(response: UpstreamResponse) -> None:
         )
 
 
+def wants_another_login(status: int, headers: Mapping[str, str]) -> bool:
+    """Return whether a 401 is no word of a Hub: that wants a token, and says what is wrong.
+
+    Some proxies answer so instead of 407.
+    """
+    basic = headers.get("WWW-Authenticate", "").lower().startswith("basic")
+    said = headers.get("X-Error-Message") or headers.get("X-Error-Code")
+    return status == 401 and basic and not said
+
+
 def refusal(response: UpstreamResponse) -> HfCacheError:
     """Turn an error answer of the upstream into an error: passing failures apart from final
     words.
@@ -196,6 +206,13 @@ def refusal(response: UpstreamResponse) -> HfCacheError:
             "The upstream redirects to another host, so it does not behave like a Hub; a login "
             "page may stand between.",
             advice=_CHECK_URL,
+        )
+    if wants_another_login(status, response.headers):
+        return NotAHub(
+            "The upstream, or a proxy before it, wants a user name and password, or refused them "
+            "(401).",
+            advice="Set proxy_username and proxy_password of the remote, or its username and "
+            "password.",
         )
     if status != 401 and not code and not message:
         return UpstreamError(

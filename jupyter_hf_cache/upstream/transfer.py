@@ -31,6 +31,7 @@ from jupyter_hf_cache.storage.own_cache import OwnCopy
 from jupyter_hf_cache.storage.records import Credential, Remote
 from jupyter_hf_cache.upstream.client import UpstreamClient, UpstreamResponse
 from jupyter_hf_cache.upstream.links import LinkKey
+from jupyter_hf_cache.upstream.lookup import wants_another_login
 from jupyter_hf_cache.upstream.patience import asked_wait
 
 CHUNK_SIZE = 1024 * 1024
@@ -240,6 +241,7 @@ def _get(source: Source, path_or_url: str, headers: dict[str, str]) -> UpstreamR
         stream=True,
         follow="all",
         read_timeout=STALL_SECONDS,
+        background=source.background,
     )
 
 
@@ -280,6 +282,8 @@ def _refusal(response: UpstreamResponse, source: Source) -> Exception:
     """Turn an error status into what the fill acts on."""
     status = response.status
     on_the_hub = _on_the_hub(response, source)
+    if wants_another_login(status, response.headers):
+        return UpstreamError("The upstream, or a proxy before it, wants another login (401).")
     if on_the_hub and status in (401, 403, 404, 410, 451):
         body = response.read_some(_BODY_OF_ERROR)
         message = response.headers.get("X-Error-Message") or f"The upstream answered {status}."
