@@ -44,7 +44,8 @@ def _mappings(data: dict[str, Any], key: str) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamState:
-    """Whether one remote can be asked. `state` is reachable, unreachable or unknown."""
+    """Whether one remote can be asked. `state` is reachable, unreachable, offline (set so) or
+    unknown."""
 
     remote: str
     url: str
@@ -124,12 +125,19 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """One commit of a cached repo and the name it was asked for by, if any."""
+    """One commit of a cached repo and the name it was asked for by, if any.
+
+    `complete` says whether all its files are kept, None if that is not known. It and what is
+    missing are filled only by a look at one repo.
+    """
 
     revision: str | None
     commit: str
     files: int
     size_bytes: int
+    complete: bool | None = None
+    missing_files: int = 0
+    missing_bytes: int = 0
 
     @classmethod
     def read(cls, data: dict[str, Any]) -> Revision:
@@ -138,6 +146,63 @@ class Revision:
             _text(data, "commit"),
             _number(data, "files"),
             _number(data, "size_bytes"),
+            _flag(data, "complete"),
+            _number(data, "missing_files"),
+            _number(data, "missing_bytes"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FileSize:
+    """A file of a repo. `size_bytes` is None where nobody said."""
+
+    path: str
+    size_bytes: int | None
+
+    @classmethod
+    def read(cls, data: dict[str, Any]) -> FileSize:
+        size = data.get("size_bytes")
+        return cls(_text(data, "path"), size if isinstance(size, int) else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Completeness:
+    """Whether a snapshot loads without the Hub.
+
+    `complete` is None where no list of the commit's files is kept. `missing` names up to 1000 of
+    the files that are not kept, `missing_files` counts them all; `passed_through` are those that
+    never are, because they are too large for plain HTTP.
+    """
+
+    type: str
+    id: str
+    remote: str
+    revision: str
+    commit: str | None
+    complete: bool | None
+    files: int
+    size_bytes: int
+    missing_files: int
+    missing_bytes: int
+    missing: tuple[FileSize, ...] = ()
+    passed_through: tuple[FileSize, ...] = ()
+
+    @classmethod
+    def read(cls, data: dict[str, Any]) -> Completeness:
+        """From the JSON of `GET hf-cache/v1/repos/{type}/{id}/completeness`."""
+        return cls(
+            type=_text(data, "type"),
+            id=_text(data, "id"),
+            remote=_text(data, "remote"),
+            revision=_text(data, "revision"),
+            commit=_maybe(data, "commit"),
+            complete=_flag(data, "complete"),
+            files=_number(data, "files"),
+            size_bytes=_number(data, "size_bytes"),
+            missing_files=_number(data, "missing_files"),
+            missing_bytes=_number(data, "missing_bytes"),
+            missing=tuple(FileSize.read(item) for item in _mappings(data, "missing")),
+            passed_through=tuple(FileSize.read(i) for i in _mappings(data, "passed_through")),
         )
 
 

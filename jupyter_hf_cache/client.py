@@ -23,7 +23,7 @@ from urllib.parse import quote, urlsplit
 import requests
 from requests.utils import get_environ_proxies
 
-from .api_records import Fill, Freed, Repo, RepoPage, Status, TokenState, TokenTest
+from .api_records import Completeness, Fill, Freed, Repo, RepoPage, Status, TokenState, TokenTest
 from .discovery import API_PREFIX, CacheClientError, ServerNotFound, find_server
 
 __all__ = ["CacheApiError", "CacheClient", "CacheClientError", "ServerNotFound"]
@@ -110,6 +110,20 @@ class CacheClient:
     def repo(self, type: str, id: str) -> Repo:
         """One cached repo with the list of its files."""
         return Repo.read(self._ask("GET", _repo_path(type, id)))
+
+    def completeness(
+        self, type: str, id: str, revision: str = "main", *, remote: str | None = None
+    ) -> Completeness:
+        """Whether a snapshot loads without the Hub, and what is missing; the Hub is not asked.
+
+        Args:
+            revision: a branch, tag, pull request or full commit.
+            remote: name of the remote it came from; None for the one that has most of it.
+        """
+        params = {"revision": revision} | ({"remote": remote} if remote else {})
+        return Completeness.read(
+            self._ask("GET", f"{_repo_path(type, id)}/completeness", params=params)
+        )
 
     def delete(self, type: str, id: str, *, dry_run: bool = False) -> Freed:
         """Remove a repo from the cache, or with `dry_run` only say what that would free."""

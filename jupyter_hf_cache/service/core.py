@@ -21,6 +21,7 @@ from jupyter_hf_cache.service.caller import Asker, Caller
 from jupyter_hf_cache.service.callers import Callers
 from jupyter_hf_cache.service.changes import Changes
 from jupyter_hf_cache.service.claims import Claims
+from jupyter_hf_cache.service.completeness import Completenesses
 from jupyter_hf_cache.service.conversations import Conversations
 from jupyter_hf_cache.service.dispatch import Dispatch
 from jupyter_hf_cache.service.failover import Failover
@@ -29,6 +30,7 @@ from jupyter_hf_cache.service.inquiry import Inquiry
 from jupyter_hf_cache.service.inventory import Inventory
 from jupyter_hf_cache.service.lasting import Lasting
 from jupyter_hf_cache.service.listed import Listed
+from jupyter_hf_cache.service.marks import Marks
 from jupyter_hf_cache.service.metadata import Metadata
 from jupyter_hf_cache.service.mirrors import mirrors_of, remote_id_of
 from jupyter_hf_cache.service.names import Aliases, Owners
@@ -152,6 +154,15 @@ class CacheService:
         )
         pages = PageRights(self.rights, single_user=options.single_user)
         listed = Listed(self.listings, pages, self.breaker, self.generations)
+        self.marks = Marks(self._tables["repos"])
+        self.completeness = Completenesses(
+            claims=self.claims,
+            revisions=self.revisions,
+            listings=self.listings,
+            listed=listed,
+            store=self.store,
+            single_user=options.single_user,
+        )
         self.conversations = Conversations(self._tables["repos"], self.secrets.identity)
         self.files = Files(
             inquiry=Inquiry(
@@ -177,6 +188,7 @@ class CacheService:
         self.metadata = Metadata(
             listings=self.listings,
             listed=listed,
+            marks=self.marks,
             passing=self.passing,
             owners=Owners(self._tables["repos"], self._forget_former),
             revisions=self.revisions,

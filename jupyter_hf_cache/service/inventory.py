@@ -154,7 +154,12 @@ class Inventory:
 
     def _add_marks(self, kept: KeptRepo, remote: Remote, repo: RepoRef) -> None:
         """Note what the Hub said last about who may read the repo."""
-        if self._service.rights.public_somewhere(remote.scope, repo):
+        mark = self._service.marks.of(remote.scope, repo)
+        if mark is not None:
+            kept.private, kept.gated = mark.private, mark.gated
+        since = mark.noted if mark is not None else 0.0
+        if self._service.rights.public_since(remote.scope, repo, since):
+            # Its files were open to anonymous callers after its page was looked at.
             kept.private, kept.gated = False, False
 
     def delete(self, repo: RepoRef, *, dry_run: bool) -> Deletion:

@@ -101,6 +101,10 @@ class Listed:
         self._generation = generations.value("content")
         self._flight = SingleFlight()
 
+    def files(self, scope: str, identity: str, repo: RepoRef, commit: str) -> CommitFiles:
+        """Return what the listings given to an identity say of a commit; not to be changed."""
+        return self._files((scope, identity, repo, commit))
+
     def claim(self, caller: Caller, repo: RepoRef, commit: str, file: str) -> Claim | None:
         """Return what the listings given to this identity say of a file, None if nothing."""
         return self._files((caller.scope, caller.identity, repo, commit)).claim(commit, file)

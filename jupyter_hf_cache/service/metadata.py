@@ -24,6 +24,7 @@ from jupyter_hf_cache.service.changes import Changes
 from jupyter_hf_cache.service.files import final
 from jupyter_hf_cache.service.heads import missing_file, wants_fresh, warning
 from jupyter_hf_cache.service.listed import Listed
+from jupyter_hf_cache.service.marks import Marks
 from jupyter_hf_cache.service.names import Owners
 from jupyter_hf_cache.service.negatives import Negatives
 from jupyter_hf_cache.service.page_rights import PageRights
@@ -59,6 +60,7 @@ class Metadata:
         *,
         listings: Listings,
         listed: Listed,
+        marks: Marks,
         passing: Passing,
         owners: Owners,
         revisions: Revisions,
@@ -69,6 +71,7 @@ class Metadata:
     ) -> None:
         self._listings = listings
         self._listed = listed
+        self._marks = marks
         self._passing = passing
         self._owners = owners
         self._revisions = revisions
@@ -314,6 +317,7 @@ class Metadata:
             # First of all: what was learnt of a former owner of the name ends here.
             self._owners.note(caller, request.repo, listing.object_id)
         self._rights.note(request, caller, listing)
+        self._marks.note(caller.scope, request, listing)
         self._note_commit(request, caller, listing)
         self._listings.put(key, listing)
         return listing

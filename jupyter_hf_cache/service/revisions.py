@@ -155,6 +155,13 @@ class Revisions:
     def _moves(self, key: _Key) -> list[list[Any]]:
         return self._table.get(_row_of(key, _MOVES)) or []
 
+    def pointers(self, scope: str, repo: RepoRef, revision: str) -> Iterator[Revision]:
+        """Yield what a ref pointed at, as each identity was told last."""
+        wanted = [key_of(repo.type), key_of(repo.id), key_of(revision)]
+        for key, row in self._table.items(key_of(_POINTERS, scope) + "/"):
+            if key.split("/")[3:] == wanted:
+                yield Revision(**row)
+
     def all(self) -> Iterator[tuple[str, str, str, str]]:
         """Yield (scope, "type/id" as kept in keys, revision, commit) for every identity's refs."""
         for key, row in self._table.items(_POINTERS + "/"):

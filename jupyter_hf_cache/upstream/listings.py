@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
+from urllib.parse import unquote
 
 from jupyter_hf_cache.errors import UpstreamError
 from jupyter_hf_cache.protocol.headers import answer_headers
@@ -50,6 +51,7 @@ class Listing:
         restricted: it said that the repo is gated or disabled (True) or neither (False); None: it
             did not say.
         object_id: which repo it is about, by the id that stays with a repo through renames.
+        private, gated: as a repo info says; None: it did not.
         extra: the status, code and message of a refusal that is kept.
     """
 
@@ -59,6 +61,8 @@ class Listing:
     commit: str | None = None
     public: bool = False
     restricted: bool | None = None
+    private: bool | None = None
+    gated: bool | None = None
     object_id: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
@@ -86,6 +90,16 @@ class Listings:
             listing = _from_row(row)
             if listing is not None and "status" not in listing.extra:
                 yield key, listing
+
+    def identities(self, scope: str) -> Iterator[str]:
+        """Yield everybody to whom an answer of a remote was given and kept."""
+        prefix = listing_key(scope) + "/"
+        after: str | None = None
+        while (row := next(self._table.items(prefix, after=after, limit=1), None)) is not None:
+            identity = row[0][len(prefix) :].partition("/")[0]
+            yield unquote(identity)
+            # Behind all keys of this identity: no row of it is read.
+            after = f"{prefix}{identity}/\U0010ffff"
 
     def get(self, key: str) -> Listing | None:
         """Return a kept answer, however old."""
@@ -166,13 +180,13 @@ def _from_row(row: Any) -> Listing | None:
         return None
 
 
-def listing_key(scope: str, identity: str, *parts: str, passing: bool = False) -> str:
+def listing_key(scope: str, *parts: str, passing: bool = False) -> str:
     """Return the key of a listing: `listing/<scope>/<identity>/<type>/<repo>/...`.
 
     Args:
         passing: there is no end of such questions, so only the latest answers are kept.
     """
-    return key_of(_PASSING if passing else "listing", scope, identity, *parts)
+    return key_of(_PASSING if passing else "listing", scope, *parts)
 
 
 def fetch_listing(
@@ -245,6 +259,8 @@ def _read(parsed: Any, response: UpstreamResponse, asked: float) -> Listing:
         commit=commit if isinstance(commit, str) and is_commit(commit) else None,
         public=info.get("private") is False,
         restricted=bool(info["gated"] or info.get("disabled")) if "gated" in info else None,
+        private=bool(info["private"]) if "private" in info else None,
+        gated=bool(info["gated"]) if "gated" in info else None,
         object_id=object_id if isinstance(object_id, str) else None,
     )
 

@@ -258,10 +258,11 @@ class Rights:
         self._memory.clear()
         self._generations.advance("access")
 
-    def public_somewhere(self, scope: str, repo: RepoRef) -> bool:
-        """Return whether the last anonymous verdict was "public"."""
+    def public_since(self, scope: str, repo: RepoRef, since: float) -> bool:
+        """Return whether the last anonymous verdict was "public", and is younger than `since` (Unix
+        time in seconds)."""
         verdict = self.verdict(scope, "anonymous", repo)
-        return verdict is not None and verdict.public
+        return verdict is not None and verdict.public and verdict.checked > since
 
 
 def _takes_back(former: Verdict, verdict: Verdict) -> bool:

@@ -16,6 +16,7 @@ from jupyter_hf_cache import __version__
 from jupyter_hf_cache.errors import BadRequest, NotFound
 from jupyter_hf_cache.service import CacheService
 from jupyter_hf_cache.service.board import RUNNING
+from jupyter_hf_cache.service.completeness import Completeness, MissingFile
 from jupyter_hf_cache.service.inventory import KeptRepo
 from jupyter_hf_cache.service.mirrors import mirrors_of
 from jupyter_hf_cache.storage.records import REPO_TYPES, RepoRef
@@ -139,7 +140,18 @@ class RepoHandler(CacheHandler):
             }
             for file in sorted(kept.files, key=lambda file: (file.commit, file.path))
         ]
-        self.json(_repo(kept) | {"files": files})
+        body = _repo(kept) | {"files": files}
+        for revision in body["revisions"]:
+            revision |= await self.context.run(self._completeness, kept, revision["commit"])
+        self.json(body)
+
+    def _completeness(self, kept: KeptRepo, commit: str) -> dict[str, Any]:
+        service = self.context.service
+        remotes = [one for one in service.config.remotes() if one.name == kept.remote]
+        if not remotes:
+            # Its remote is gone: nobody reads it any more.
+            return _completeness(Completeness(kept.repo, kept.remote, commit, commit))
+        return _completeness(service.completeness.best(remotes, kept.repo, commit))
 
     async def delete(self, kind: str, repo_id: str) -> None:
         """Delete what no other repo shares; `dry_run=1` only says what that would free."""
@@ -156,6 +168,44 @@ class RepoHandler(CacheHandler):
                 "files": gone.files,
             }
         )
+
+
+class CompletenessHandler(CacheHandler):
+    """Whether a snapshot loads without the Hub."""
+
+    async def get(self, kind: str, repo_id: str) -> None:
+        """Answer for `revision` (main), of one `remote` or of the best there is."""
+        revision = self.get_query_argument("revision", "main")
+        name = self.get_query_argument("remote", "")
+        repo, service = RepoRef(kind, repo_id), self.context.service
+        remotes = [one for one in service.config.remotes() if name in ("", one.name)]
+        if not remotes:
+            raise NotFound(f"There is no remote named {name!r}.")
+        found = await self.context.run(service.completeness.best, remotes, repo, revision)
+        self.json(
+            {"type": repo.type, "id": repo.id, "remote": found.remote, "revision": revision}
+            | {"commit": found.commit}
+            | _completeness(found)
+            | {
+                "files": found.files,
+                "size_bytes": found.size,
+                "missing": _sizes(found.missing),
+                "passed_through": _sizes(found.passed_through),
+            }
+        )
+
+
+def _completeness(found: Completeness) -> dict[str, Any]:
+    known = found.complete is not None
+    return {
+        "complete": found.complete,
+        "missing_files": len(found.missing) if known else None,
+        "missing_bytes": found.missing_size if known else None,
+    }
+
+
+def _sizes(files: tuple[MissingFile, ...]) -> list[dict[str, Any]]:
+    return [{"path": file.path, "size_bytes": file.size} for file in files[:_MAX_LIMIT]]
 
 
 def _repo(kept: KeptRepo) -> dict[str, Any]:
@@ -275,12 +325,14 @@ def _iso(when: float) -> str | None:
     return datetime.fromtimestamp(when, timezone.utc).isoformat() if when else None
 
 
+_REPO = rf"{PREFIX}repos/(models|datasets|spaces)/([^/]+(?:/[^/]+)?)"
 _REMOTE = r"([^/]+)"
 ROUTES: list[tuple[str, type[CacheHandler]]] = [
     (rf"{PREFIX}hello", HelloHandler),
     (rf"{PREFIX}status", StatusHandler),
     (rf"{PREFIX}repos", ReposHandler),
-    (rf"{PREFIX}repos/(models|datasets|spaces)/([^/]+(?:/[^/]+)?)", RepoHandler),
+    (rf"{_REPO}/completeness", CompletenessHandler),
+    (_REPO, RepoHandler),
     (rf"{PREFIX}fills", FillsHandler),
     (rf"{PREFIX}tokens", TokensHandler),
     (rf"{PREFIX}tokens/{_REMOTE}/test", TokenTestHandler),

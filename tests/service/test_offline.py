@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import requests
+import urllib3.exceptions
 from fake_hub import FakeHub
-from serving import RunningCache
+from serving import ADMIN, RunningCache
 from wall_clock import Clock
 
 TINY = "hf-internal-testing/tiny-random-bert"
@@ -212,6 +213,109 @@ def test_private_content_is_the_owners_own(tmp_path: Path, hub: FakeHub, clock: 
         assert cache.get(read, headers=ALICE, trusted=True).status_code == 200
         assert cache.get(read).status_code == 521
         assert cache.get(tree).status_code == 521
+
+
+class TestSetOffline:
+    """A remote, or the cache, that is told never to ask."""
+
+    COLD = [
+        ("HEAD", "/org/large/resolve/main/model.bin"),
+        ("GET", "/org/large/resolve/main/model.bin"),
+        ("GET", "/api/models/org/large"),
+        ("GET", "/api/models?search=never"),
+        ("GET", "/api/whoami-v2"),
+        ("GET", "/api/models/org/large/auth-check"),
+        ("POST", "/api/repos/create"),
+        ("HEAD", "/api/telemetry/x"),
+    ]
+
+    @staticmethod
+    def switch(cache: RunningCache, offline: bool) -> None:
+        remote = cache.service.config.remotes()[0]
+        url = f"{cache.host}/pulp/api/v3/remotes/hugging_face/hugging-face/{remote.id}/"
+        answer = requests.patch(url, json={"offline": offline}, auth=ADMIN, timeout=30)
+        assert answer.status_code == 200
+
+    def test_nobody_is_asked_from_the_next_request_on(
+        self, cache: RunningCache, hub: FakeHub, clock: Clock
+    ) -> None:
+        before = answers(cache)
+        cache.service.config.update_remote(
+            cache.service.config.remotes()[0].id, {"hf_token": "hf_alice"}
+        )
+        self.switch(cache, True)
+        hub.counters.reset()
+        clock.advance(30 * 24 * 3600)
+        assert answers(cache) == before
+        for method, url in self.COLD:
+            answer = cache.request(method, url, trusted=True)
+            assert answer.status_code == 521, url
+            assert "The remote 'default' is offline." in answer.headers["X-Error-Message"]
+        test = cache.api("POST", "tokens/default/test").json()
+        assert (test["ok"], test["error"]) == (False, "The remote 'default' is offline.")
+        assert cache.api("GET", "status").json()["upstreams"][0]["state"] == "offline"
+        assert hub.counters.requests == [], hub.counters.summary()
+        self.switch(cache, False)
+        assert cache.get("/org/large/resolve/main/README.md").status_code == 200
+        assert "X-HF-Warning" not in cache.get(f"/{TINY}/resolve/main/config.json").headers
+
+    def test_a_fresh_look_is_not_taken_either(self, cache: RunningCache, hub: FakeHub) -> None:
+        url = f"/{TINY}/resolve/main/config.json"
+        assert cache.get(url).status_code == 200
+        self.switch(cache, True)
+        hub.counters.reset()
+        for path in (url, f"/api/models/{TINY}/tree/main"):
+            cache.get(path, headers={"Cache-Control": "no-cache"})
+        assert cache.get(url, headers={"Cache-Control": "no-cache"}).status_code == 200
+        assert hub.counters.requests == []
+
+    def test_the_remotes_own_switch_spares_the_others(
+        self, cache: RunningCache, hub: FakeHub
+    ) -> None:
+        config = cache.service.config
+        other = config.create_remote({"name": "other", "url": hub.url})
+        config.create_distribution({"name": "other", "base_path": "other", "remote": other.id})
+        self.switch(cache, True)
+        url = f"{cache.host}/pulp/content/other/org/large/resolve/main/README.md"
+        assert requests.get(url, timeout=30).status_code == 200
+        assert cache.get("/org/large/resolve/main/README.md").status_code == 521
+
+    def test_a_running_download_ends_and_goes_on_later(
+        self, cache: RunningCache, hub: FakeHub
+    ) -> None:
+        url = "/org/large/resolve/main/model.bin"
+        hub.total_rate = 4 << 20
+        with cache.get(url, stream=True) as answer:
+            size = int(answer.headers["Content-Length"])
+            assert answer.raw.read(1 << 16)
+            cache.wait_until(lambda: hub.counters.bytes("cdn") > 2 << 20)
+            self.switch(cache, True)
+            with pytest.raises((urllib3.exceptions.HTTPError, OSError)):
+                while answer.raw.read(1 << 20):
+                    pass
+        cache.wait_idle()
+        hub.total_rate = None
+        asked = len(hub.counters.requests)
+        assert cache.get(url).status_code == 521
+        assert len(hub.counters.requests) == asked
+        self.switch(cache, False)
+        assert len(cache.get(url).content) == size
+        assert hub.counters.bytes("cdn") < size + (8 << 20), "it went on where it was"
+
+    def test_no_other_origin_is_asked_for_a_proof(self, cache: RunningCache, hub: FakeHub) -> None:
+        url = "/org/large/resolve/main/shard.bin"
+        assert cache.get(url).status_code == 200
+        config = cache.service.config
+        there = hub.url.replace("127.0.0.1", "localhost")
+        other = config.create_remote({"name": "other", "url": there})
+        config.create_distribution({"name": "other", "base_path": "other", "remote": other.id})
+        elsewhere = f"{cache.host}/pulp/content/other{url}"
+        assert requests.head(elsewhere, timeout=30).status_code == 200
+        config.update_remote(other.id, {"offline": True})
+        hub.counters.reset()
+        for method in ("HEAD", "GET"):
+            assert requests.request(method, elsewhere, timeout=30).status_code == 521
+        assert hub.counters.requests == []
 
 
 def test_writes_say_why_they_fail(cache: RunningCache, hub: FakeHub) -> None:

@@ -148,7 +148,7 @@ class TestAnswers:
     ) -> None:
         monkeypatch.setattr("jupyter_hf_cache.upstream.patience.BACKOFF_SECONDS", (0.0,))
         hub.fault("html", "", host="cdn", times=None)
-        assert cache.get("/org/api/resolve/main/model.bin").status_code == 502
+        assert cache.get("/org/api/resolve/main/model.bin").status_code == 521
         (fill,) = answer_of(cache, "GET", "fills")["results"]
         assert fill["state"] == "failed"
         assert "web page" in fill["error"]
