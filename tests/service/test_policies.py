@@ -269,9 +269,13 @@ def test_some_files_can_be_chosen_and_the_rest_canceled(
 
     hub.fault("stall", "", host="cdn", at=1 << 20, times=None)
     whole = snapshots.fetch(*what)
-    cache.wait_until(lambda: snapshots.reports()[0].bytes_total > 0)
+
+    def state() -> str | None:
+        return {report.id: report.state for report in snapshots.reports()}.get(whole)
+
+    cache.wait_until(lambda: state() == "running")
     assert snapshots.cancel(whole)
-    cache.wait_until(lambda: snapshots.reports()[0].state == "canceled")
+    cache.wait_until(lambda: state() == "canceled")
     assert not snapshots.cancel(whole)
 
 
