@@ -118,6 +118,21 @@ class Closable(Protocol):
         ...
 
 
+class Spoken(Protocol):
+    """What an answer tells a client, who may ask for the rest of it. Neither method blocks.
+
+    Clients are told apart by `base`, the URL of their entrance, and `agent`, their `User-Agent`.
+    """
+
+    def head(self, base: str, agent: str) -> None:
+        """Another client is told the same in answer to a HEAD."""
+        ...
+
+    def contradicts(self, base: str, agent: str) -> bool:
+        """Whether a client was told something else a moment ago, and wants the body of that."""
+        ...
+
+
 @dataclass(slots=True)
 class Answer:
     """An answer to one request.
@@ -130,6 +145,7 @@ class Answer:
             being asked; 0 where that cannot be said.
         blob: the kept blob that `body` is made of.
         ended: called when the body was given up or is sent.
+        spoken: of a file of a moving ref.
     """
 
     status: int
@@ -139,6 +155,7 @@ class Answer:
     until: float = 0.0
     blob: BlobId | None = None
     ended: Callable[[], None] | None = field(default=None, repr=False)
+    spoken: Spoken | None = field(default=None, repr=False)
 
     def close(self) -> None:
         """Give up the body."""

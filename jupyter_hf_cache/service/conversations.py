@@ -25,6 +25,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 
+from jupyter_hf_cache.answers import Answer
 from jupyter_hf_cache.errors import StorageError
 from jupyter_hf_cache.protocol.paths import HubRequest
 from jupyter_hf_cache.protocol.ranges import is_beginning, is_open_ended
@@ -118,7 +119,7 @@ class Conversations:
         self._pruning = Pruning(table, _PREFIX + "/", most=_MOST)
         self._lock = threading.Lock()
         self._talks: OrderedDict[Talk, list[Told]] = OrderedDict()
-        self._written: OrderedDict[Talk, tuple[str, float]] = OrderedDict()
+        self._written: OrderedDict[Talk, Told] = OrderedDict()
         self._unwritten: dict[Talk, Told] = {}
 
     def turn(
@@ -142,35 +143,42 @@ class Conversations:
         return Turn(max(versions, key=lambda told: told.since).commit) if versions else Turn()
 
     def _body_of_head(self, talk: Talk, changed: float) -> Turn:
+        headed = self.headed(talk)
+        return Turn() if headed is None or headed.headed <= changed else Turn(headed.commit)
+
+    def headed(self, talk: Talk) -> Told | None:
+        """Return what a client was told in answer to a HEAD a moment ago. Does not block."""
         with self._lock:
-            versions = list(self._talks.get(talk, ()))
-        headed = max(versions, key=lambda told: told.headed, default=None)
-        if headed is None or headed.headed <= changed:
-            return Turn()
-        return Turn(headed.commit) if 0 <= time.time() - headed.headed < HEAD_SECONDS else Turn()
+            headed = max(self._talks.get(talk, ()), key=lambda told: told.headed, default=None)
+        if headed is None or not 0 <= time.time() - headed.headed < HEAD_SECONDS:
+            return None
+        return headed
 
     # -- remembering
 
     def say(
-        self, request: HubRequest, caller: Caller, headers: Mapping[str, str], claim: Claim
-    ) -> Callable[[], None] | None:
-        """A client is being told of a file, or given its bytes.
-
-        Returns:
-            What is to be called when its body has ended.
-        """
+        self,
+        request: HubRequest,
+        caller: Caller,
+        headers: Mapping[str, str],
+        claim: Claim,
+        answer: Answer,
+    ) -> None:
+        """A client is being told of a file of a moving ref, or given its bytes."""
         talk, now = talk_of(request, caller, headers), time.time()
         begins, gives = is_beginning(headers.get("Range")), request.method == "GET"
         told = Told(claim.commit, claim.etag, used=now)
+        answer.spoken = _Spoken(self, talk, told, caller.distribution.base_path)
         if begins:
             told = replace(told, given=now) if gives else replace(told, headed=now)
         large = claim.size is not None and claim.size > SMALL
         if gives and not large:
             # It is sent at once. What was changed lately is not resumed without being known here.
-            return None
+            return
         if self.note(talk, told, lasting=large):
             self.write()
-        return partial(self._ended, talk, told) if gives else None
+        if gives:
+            answer.ended = partial(self._ended, talk, told)
 
     def _ended(self, talk: Talk, told: Told) -> None:
         """A body has ended, perhaps hours after it began, and perhaps before its own end."""
@@ -194,8 +202,7 @@ class Conversations:
                 self._talks.popitem(last=False)
             if not lasting:
                 return False
-            commit, when = self._written.get(talk, ("", 0.0))
-            if commit == told.commit and 0 <= told.used - when < _REWRITE_SECONDS:
+            if _says_nothing_new(told, self._written.get(talk)):
                 return False
             self._unwritten[talk] = told
             return True
@@ -211,7 +218,7 @@ class Conversations:
             except StorageError as error:
                 logger.warning("what a client was told is not written: %s", error.message)
             with self._lock:
-                self._written[talk] = (told.commit, told.used)
+                self._written[talk] = told
                 self._written.move_to_end(talk)
                 while len(self._written) > _MOST:
                     self._written.popitem(last=False)
@@ -242,6 +249,28 @@ class Conversations:
         return f"{_PREFIX}/{self._name(chr(0).join([*parts.values(), repo['type'], repo['id']]))}"
 
 
+@dataclass(frozen=True, slots=True)
+class _Spoken:
+    """See `answers.Spoken`."""
+
+    conversations: Conversations
+    talk: Talk
+    told: Told
+    base_path: str
+
+    def head(self, base: str, agent: str) -> None:
+        now = time.time()
+        told = replace(self.told, headed=now, used=now)
+        self.conversations.note(self._with(base, agent), told, lasting=False)
+
+    def contradicts(self, base: str, agent: str) -> bool:
+        headed = self.conversations.headed(self._with(base, agent))
+        return headed is not None and headed.commit != self.told.commit
+
+    def _with(self, base: str, agent: str) -> Talk:
+        return replace(self.talk, base=f"{base.rstrip('/')}/{self.base_path}", agent=agent)
+
+
 def talk_of(request: HubRequest, caller: Caller, headers: Mapping[str, str]) -> Talk:
     """Return who speaks about what."""
     return Talk(
@@ -262,6 +291,12 @@ def _rest_of(versions: Sequence[Told]) -> Turn:
     if len({told.etag for told in begun}) > 1:
         return Turn(whole=True)
     return Turn(begun[-1].commit) if begun else Turn(unknown=True)
+
+
+def _says_nothing_new(told: Told, written: Told | None) -> bool:
+    if written is None or written.commit != told.commit or (told.given and not written.given):
+        return False
+    return 0 <= told.used - written.used < _REWRITE_SECONDS
 
 
 def _merged(versions: Sequence[Told]) -> list[Told]:

@@ -123,7 +123,7 @@ class Files:
         else:
             answer = self._bodies.answer(request, caller, claim, found.headers, found.stale)
         if not is_commit(request.revision or ""):
-            answer.ended = self._conversations.say(request, caller, found.headers, claim)
+            self._conversations.say(request, caller, found.headers, claim, answer)
         if not found.stale:
             answer.until = self._holds_until(request, caller, claim)
         return answer

@@ -21,7 +21,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from jupyter_hf_cache.answers import Answer, BytesBody
+from jupyter_hf_cache.answers import Answer, BytesBody, Spoken
 from jupyter_hf_cache.protocol.xet import is_too_large
 from jupyter_hf_cache.service.caller import Asker
 from jupyter_hf_cache.service.heads import not_modified, wants_fresh
@@ -49,6 +49,7 @@ class ReadyAnswer:
         etag: unquoted.
         blob: the kept blob that the body was read from.
         until: Unix time in seconds.
+        spoken: what it tells clients of a moving ref.
         rendered: what the sender made of the headers; its own affair.
     """
 
@@ -59,6 +60,7 @@ class ReadyAnswer:
     epoch: Epoch
     noted: float
     until: float
+    spoken: Spoken | None = None
     rendered: object = field(default=None, repr=False)
 
     @property
@@ -135,6 +137,8 @@ class ReadyAnswers:
             unchanged = "If-None-Match" in headers and not_modified(headers, found.etag)
             if method == "GET" and not unchanged and found.body is None:
                 return None
+            if found.spoken is not None and not _may_be_said(found.spoken, method, headers, asker):
+                return None
             self._answers.move_to_end(key)
             self._calls += 1
             if method == "GET" and not unchanged and found.body is not None:
@@ -171,6 +175,7 @@ class ReadyAnswers:
             epoch=epoch,
             noted=self._clock(),
             until=answer.until,
+            spoken=answer.spoken,
         )
         if ready.cost > self._most_bytes:
             return
@@ -211,3 +216,12 @@ class ReadyAnswers:
 
     def __len__(self) -> int:
         return len(self._answers)
+
+
+def _may_be_said(spoken: Spoken, method: str, headers: Mapping[str, str], asker: Asker) -> bool:
+    """Return whether an answer fits to what this client was told before, and note it."""
+    agent = headers.get("User-Agent", "")
+    if method == "HEAD":
+        spoken.head(asker.base, agent)
+        return True
+    return not spoken.contradicts(asker.base, agent)
