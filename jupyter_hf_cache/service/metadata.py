@@ -192,9 +192,8 @@ class Metadata:
         holds = lifetime(request, caller.lifetimes.metadata)
         if holds == FOR_EVER:
             return self._is_named(request, caller) and self._rights.may_list(request, caller, now)
-        if request.repo is not None:
-            # The right to see it was learnt with it.
-            holds = min(holds, caller.lifetimes.access)
+        # The right to see it, and the names in it, was learnt with it.
+        holds = min(holds, caller.lifetimes.access)
         if not 0 <= now - known.fetched < holds:
             return False
         if known.fetched <= self._changes.last(caller.scope, request.repo):
