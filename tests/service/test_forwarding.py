@@ -391,6 +391,44 @@ class TestPages:
         assert answer.headers["Content-Security-Policy"] == SANDBOX
 
 
+class TestBuckets:
+    """Their files come by Xet alone, so what is said of Xet stays."""
+
+    def test_what_leads_to_a_file_stays_and_leads_through_here(
+        self, before_recorder: RunningCache, upstream: Recorder
+    ) -> None:
+        route = "/api/buckets/org/b/xet-read-token"
+        upstream.default = lambda handler: reply(
+            handler,
+            200,
+            b'[{"path": "a", "xetHash": "h"}]',
+            Content_Type="application/json",
+            X_Xet_Hash="h",
+            Link=f'<{upstream.url}{route}>; rel="xet-auth"',
+        )
+        listed = before_recorder.get("/api/buckets/org/b/tree", trusted=True, headers=ALICE)
+        assert listed.json() == [{"path": "a", "xetHash": "h"}]
+        head = before_recorder.head("/buckets/org/b/resolve/a", trusted=True, headers=ALICE)
+        assert head.headers["X-Xet-Hash"] == "h"
+        assert head.headers["X-Xet-Refresh-Route"].startswith(before_recorder.host)
+        assert head.headers["X-Xet-Refresh-Route"].endswith(f"/hf{route}")
+
+    def test_elsewhere_nothing_is_said_of_xet(
+        self, before_recorder: RunningCache, upstream: Recorder
+    ) -> None:
+        upstream.default = lambda handler: reply(
+            handler,
+            200,
+            b'[{"path": "a", "xetHash": "h"}]',
+            Content_Type="application/json",
+            X_Xet_Hash="h",
+            Link=f'<{upstream.url}/api/x>; rel="xet-auth"',
+        )
+        answer = before_recorder.get("/api/models/o/n/unknown", trusted=True, headers=ALICE)
+        assert answer.json() == [{"path": "a"}]
+        assert not [name for name in answer.headers if "xet" in name.lower() or name == "Link"]
+
+
 class TestStreams:
     SIZE = 48 * MIB
 
@@ -465,6 +503,27 @@ class TestStreams:
             assert answer.raw.read(1000) == b"a" * 1000
             seen.set()
             assert len(answer.raw.read()) == 2 * MIB - 1000
+
+    def test_events_come_one_by_one_and_end_with_their_reader(
+        self, cache: RunningCache, hub: FakeHub
+    ) -> None:
+        url = "/api/spaces/org/page/logs/run"
+        with cache.get(url, trusted=True, headers=ALICE, stream=True) as answer:
+            assert answer.headers["Content-Type"] == "text/event-stream"
+            assert hub.streams.listeners == 1, "the head came before the first event"
+            lines = answer.iter_lines(chunk_size=1)
+            for text in ("building", "running"):
+                hub.streams.say(text)
+                assert text in next(line for line in lines if line).decode()
+        cache.wait_until(lambda: hub.streams.listeners == 0)
+
+    def test_events_end_when_the_upstream_ends_them(
+        self, cache: RunningCache, hub: FakeHub
+    ) -> None:
+        hub.streams.say("done")
+        hub.streams.over = True
+        answer = cache.get("/api/spaces/org/page/logs/build", trusted=True, headers=ALICE)
+        assert answer.text.startswith('data: {"data": "done"')
 
     def test_a_refused_upload_gets_its_refusal(
         self, before_recorder: RunningCache, upstream: Recorder
