@@ -185,6 +185,8 @@ def test_cold_then_warm(stage: Stage, loader: Loader, proves: Callable[..., None
     # One look for each repo, and one that finds out where the renamed one went.
     assert [record.method for record in looks] in ([], ["HEAD"] * 4)
     proves(loader.row, "cold", "warm", "gated", "renamed")
+    if loader.row == "rust":  # each of its requests is for a range
+        proves(loader.row, "ranges")
 
 
 def test_offline_after_a_restart(gone: Stage, loader: Loader, proves: Callable[..., None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -238,7 +239,9 @@ tell({
     }
 
 
-def test_uploads_reach_the_hub_and_are_seen_at_once(hub: FakeHub, client: Client) -> None:
+def test_uploads_reach_the_hub_and_are_seen_at_once(
+    hub: FakeHub, client: Client, proves: Callable[..., None]
+) -> None:
     if client.name != "hub0":  # which asks the Hub first whether the repo is in Xet
         client.settings["HF_HUB_DISABLE_XET"] = "1"
     name = f"alice/up-{client.name}"
@@ -271,6 +274,7 @@ tell([ids, missing, pushed, told, proposed, listed, size, "EntryNotFoundError" i
     listed = [".gitattributes", "a.txt", "m.bin"]
     assert result[1:] == [repo.resolve("v1").sha, "hello", "refs/pr/1", listed, 7000, True]
     assert set(repo.head.files) == {".gitattributes", "m.bin"}
+    proves(client.name, "upload")
 
 
 def test_the_command_line_downloads_and_knows_its_user(hub: FakeHub, any_client: Client) -> None:
@@ -292,7 +296,7 @@ def test_the_command_line_downloads_and_knows_its_user(hub: FakeHub, any_client:
 
 
 def test_parallel_ranges_of_hf_transfer_cost_one_transfer(
-    hub: FakeHub, server: JupyterServer, tmp_path: Path
+    hub: FakeHub, server: JupyterServer, tmp_path: Path, proves: Callable[..., None]
 ) -> None:
     if not has_package("hub0", "hf_transfer"):
         pytest.skip("group clients: hub0 has no hf_transfer")
@@ -309,6 +313,7 @@ from huggingface_hub import constants
 tell([constants.HF_HUB_ENABLE_HF_TRANSFER, sha256(hf.hf_hub_download("new/fast", "fast.bin"))])
 """) == [True, weights.sha256()]  # fmt: skip
     assert weights.size <= hub.counters.bytes("cdn") <= weights.size + 2 * MIB
+    proves("hf_transfer", "ranges")
 
 
 def test_no_token_and_no_capability_is_in_the_log(
