@@ -32,12 +32,16 @@ from jupyter_hf_cache.storage.budget import Budget
 from jupyter_hf_cache.storage.config_store import ConfigStore
 from jupyter_hf_cache.storage.interface import BlobId, BlobStore
 from jupyter_hf_cache.storage.records import RepoRef
+from jupyter_hf_cache.upstream.following import Following
+from jupyter_hf_cache.upstream.growing import Growing
 
 logger = logging.getLogger(__name__)
 
 _AT_ONCE = 2
 _FILES_AT_ONCE = 2
 _LOOK_SECONDS = 1.0
+# From the verified last byte to the file in its place: a slow disk has to sync it.
+_KEEPING_SECONDS = 120.0
 # A touch within so many seconds after the end looks at nothing.
 _REST_SECONDS = {"done": 600.0, "refused": 600.0, "canceled": 600.0}
 _REST_AFTER_FAILURE = 60.0
@@ -53,6 +57,7 @@ class _Job:
     running: dict[SnapshotFile, FillBody] = field(default_factory=dict)
     unwatch: dict[SnapshotFile, Callable[[], None]] = field(default_factory=dict)
     changed: threading.Event = field(default_factory=threading.Event)
+    verified: dict[SnapshotFile, float] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
     written: float = 0.0
 
@@ -268,9 +273,7 @@ class Snapshots:
         """See which files have come, and tell how far it is."""
         for file, body in list(job.running.items()):
             try:
-                come = body.fill.verified
-                if not come:
-                    body.fill.available(0, completing=True)
+                if not self._is_kept(job, file, body.fill):
                     continue
             except HfCacheError as error:
                 job.errors.append(f"{file.path}: {error.message}")
@@ -278,6 +281,25 @@ class Snapshots:
                 self._count(job, file, sizes)
             job.leave(file)
             job.changed.set()
+
+    def _is_kept(self, job: _Job, file: SnapshotFile, fill: Growing) -> bool:
+        """Return whether a file was kept, as far as that is settled.
+
+        Raises:
+            HfCacheError: it failed, or cannot be kept.
+        """
+        if not fill.verified:
+            fill.available(0, completing=True)
+            return False
+        if fill.state == "kept":
+            return True
+        # Of another process's fill nobody hears how it ends.
+        if isinstance(fill, Following) and self._store.size_of(file.blob) == file.size:
+            return True
+        since = job.verified.setdefault(file, time.monotonic())
+        if fill.state == "unkept" or time.monotonic() - since > _KEEPING_SECONDS:
+            raise StorageError("It cannot be kept.")
+        return False
 
     def _check_wanted(self, job: _Job) -> None:
         if self._stopping:
