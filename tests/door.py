@@ -13,6 +13,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from certificates import Pair, make_pair, server_context
 
@@ -36,7 +37,7 @@ class Door:
     """Open until `shut`. Safe from any thread.
 
     Args:
-        target: host and port of what is behind it, which speaks plain HTTP.
+        url: the origin of what is behind it, which speaks plain HTTP.
         folder: makes it a door with TLS; certificates are written there.
 
     Attributes:
@@ -45,8 +46,9 @@ class Door:
             refused or fall into a black hole.
     """
 
-    def __init__(self, target: tuple[str, int], folder: Path | None = None) -> None:
-        self._target = target
+    def __init__(self, url: str, folder: Path | None = None) -> None:
+        parts = urlsplit(url)
+        self._target = (parts.hostname or "", parts.port or 80)
         self._folder = folder
         self._issuer = make_pair("Authority of the suite") if folder else None
         self.authority = self._issuer.cert if self._issuer else ""

@@ -7,7 +7,6 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 from door import PLAIN_OUTAGES, TLS_OUTAGES, Door
@@ -88,11 +87,6 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jupyter_hf_cache.service.breaker._LONGEST_REST", 1000.0)
 
 
-def place(url: str) -> tuple[str, int]:
-    parts = urlsplit(url)
-    return parts.hostname or "", parts.port or 80
-
-
 @pytest.fixture(params=[*PLAIN_OUTAGES, *TLS_OUTAGES])
 def outage(request: pytest.FixtureRequest) -> str:
     return str(request.param)
@@ -101,7 +95,7 @@ def outage(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def door(hub: FakeHub, tmp_path: Path, outage: str) -> Iterator[Door]:
     folder = tmp_path if outage in TLS_OUTAGES else None
-    with Door(place(hub.url), folder) as door:
+    with Door(hub.url, folder) as door:
         yield door
 
 
@@ -220,7 +214,7 @@ def test_a_name_that_no_longer_resolves(
     names = Names(monkeypatch)
     with RunningCache(tmp_path, hub) as cache:
         remote = cache.service.config.remotes()[0]
-        url = f"http://{names.host}:{place(hub.url)[1]}"
+        url = hub.url.replace("127.0.0.1", names.host)
         cache.service.config.update_remote(remote.id, {"url": url})
         before = answers(cache)
         clock.advance(3600)
