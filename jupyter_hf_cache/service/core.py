@@ -9,6 +9,7 @@ Not responsible for: requests (`dispatch`), the answers themselves (`files`, `me
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterable, Mapping
 
 from jupyter_hf_cache.answers import Answer
@@ -17,7 +18,7 @@ from jupyter_hf_cache.service.aftermath import Aftermath
 from jupyter_hf_cache.service.board import Board
 from jupyter_hf_cache.service.bodies import Bodies
 from jupyter_hf_cache.service.breaker import Breaker
-from jupyter_hf_cache.service.caller import Asker, Caller
+from jupyter_hf_cache.service.caller import Asker, Caller, has_credential
 from jupyter_hf_cache.service.callers import Callers
 from jupyter_hf_cache.service.changes import Changes
 from jupyter_hf_cache.service.claims import Claims
@@ -50,7 +51,7 @@ from jupyter_hf_cache.storage.config_snapshot import Changed
 from jupyter_hf_cache.storage.layout import check_layout
 from jupyter_hf_cache.storage.ledger import Ledger
 from jupyter_hf_cache.storage.own_cache import OwnCache
-from jupyter_hf_cache.storage.records import Remote, RepoRef
+from jupyter_hf_cache.storage.records import Distribution, Remote, RepoRef
 from jupyter_hf_cache.storage.state import StateTable
 from jupyter_hf_cache.upstream.allowance import Allowances
 from jupyter_hf_cache.upstream.client import UpstreamClient
@@ -58,6 +59,8 @@ from jupyter_hf_cache.upstream.fills import Fills
 from jupyter_hf_cache.upstream.listings import Listings
 from jupyter_hf_cache.upstream.rights import Rights
 from jupyter_hf_cache.upstream.taints import Taints
+
+logger = logging.getLogger(__name__)
 
 
 class CacheService:
@@ -89,6 +92,7 @@ class CacheService:
         self._remotes = {remote.id: remote for remote in self.config.remotes()}
         self.config.on_change = self._config_changed
         self._make_defaults()
+        self._tell_of_sharing(self.config.distributions())
 
     @classmethod
     def open(cls, options: ServiceOptions) -> CacheService:
@@ -340,3 +344,18 @@ class CacheService:
             if before is not None and before.headers != after.headers:
                 for upstream in upstreams:
                     self.rights.forget_all(upstream.scope)
+        self._tell_of_sharing(
+            one for one in self.config.distributions() if one.id in changed.distributions
+        )
+
+    def _tell_of_sharing(self, distributions: Iterable[Distribution]) -> None:
+        """Write into the log that somebody's right was lent to everybody who comes in."""
+        for one in distributions:
+            remote = self.config.remote(one.remote) if one.remote else None
+            if one.access == "shared" and remote is not None and has_credential(remote):
+                logger.warning(
+                    "Everybody who comes in reads %r with the stored credentials of the remote "
+                    "%r (access: shared).",
+                    one.base_path,
+                    remote.name,
+                )

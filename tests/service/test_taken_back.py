@@ -289,3 +289,60 @@ class TestLists:
         assert server.get("/api/whoami-v2", trusted=True).status_code == 401
         hub.pause()
         assert server.get("/api/whoami-v2", headers=ALICE).status_code == 521
+
+
+class TestModes:
+    """What an admin changes holds from the next request on, whatever is known and kept."""
+
+    READ = f"/org/closed/resolve/main/{FILE}"
+
+    def set(self, cache: RunningCache, **fields: str) -> None:
+        config = cache.service.config
+        config.update_distribution(config.distributions()[0].id, fields)
+
+    def lend(self, cache: RunningCache, token: str | None) -> None:
+        config = cache.service.config
+        config.update_remote(config.remotes()[0].id, {"hf_token": token})
+
+    def test_what_was_lent_to_all_is_so_no_longer(
+        self, cache: RunningCache, hub: FakeHub, closed: Repo, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        self.lend(cache, "hf_friend")
+        assert "reads 'hf' with the stored credentials" not in caplog.text
+        self.set(cache, access="shared")
+        assert "reads 'hf' with the stored credentials" in caplog.text
+        for _ in range(3):
+            assert cache.get(self.READ).content == WORDS
+        for access in ("caller", "public"):
+            self.set(cache, access=access)
+            assert cache.get(self.READ).status_code == 401
+            assert cache.get("/api/models/org/closed").status_code == 401
+        hub.pause()
+        assert cache.get(self.READ).status_code == 521
+
+    def test_another_stored_token_has_another_right(
+        self, cache: RunningCache, hub: FakeHub, closed: Repo
+    ) -> None:
+        self.lend(cache, "hf_friend")
+        for _ in range(2):
+            assert cache.get(self.READ, trusted=True).content == WORDS
+        self.lend(cache, "hf_bob")
+        assert cache.get(self.READ, trusted=True).status_code == 404
+        self.lend(cache, None)
+        assert cache.get(self.READ, trusted=True).status_code == 401
+        hub.pause()
+        self.lend(cache, "hf_bob")
+        assert cache.get(self.READ, trusted=True).status_code in (404, 521)
+
+    def test_a_stored_password_is_a_credential_like_a_token(
+        self, cache: RunningCache, hub: FakeHub, closed: Repo
+    ) -> None:
+        config = cache.service.config
+        config.update_remote(config.remotes()[0].id, {"username": "somebody", "password": "secret"})
+        cache.get(self.READ)
+        cache.get("/api/whoami-v2", trusted=True)
+        cache.get("/api/models?author=org", trusted=True)
+        assert {record.authorization for record in hub.counters.requests} == {None}
+        cache.get(self.READ, trusted=True)
+        sent = [record.authorization for record in hub.counters.requests]
+        assert any(value is not None and value.startswith("Basic ") for value in sent)
