@@ -143,16 +143,17 @@ class Listed:
             return
         request = whole_tree(repo, commit, files.next_page or WHOLE_TREE)
         try:
-            with self._breaker.asking(caller.remote.id):
-                listing = fetch_listing(
-                    caller.client,
-                    caller.credential,
-                    "GET",
-                    request.path,
-                    request.query,
-                    headers={"Accept": "application/json"},
-                    read_timeout=_TREE_TIMEOUT,
-                )
+            # Not a question that somebody needs an answer to: its failure says nothing of others.
+            self._breaker.check(caller.remote.id)
+            listing = fetch_listing(
+                caller.client,
+                caller.credential,
+                "GET",
+                request.path,
+                request.query,
+                headers={"Accept": "application/json"},
+                read_timeout=_TREE_TIMEOUT,
+            )
         except HfCacheError as error:
             logger.info("the tree of %s is not used: %s", repo, error.message)
             self._update(key, pause=_AFTER_FAILURE_SECONDS)
