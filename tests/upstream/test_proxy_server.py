@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 from door import Door
@@ -34,9 +33,9 @@ LOGIN = {"proxy_username": USER, "proxy_password": PASSWORD}
 class Tap(Door):
     """A door before the proxy that remembers what goes in."""
 
-    def __init__(self, target: tuple[str, int]) -> None:
+    def __init__(self, url: str) -> None:
         self.heard = bytearray()
-        super().__init__(target)
+        super().__init__(url)
 
     def _relay(self, connection: socket.socket) -> None:
         with socket.create_connection(self._target, timeout=10) as target:
@@ -64,7 +63,7 @@ def _copy(source: socket.socket, sink: socket.socket, heard: bytearray | None) -
 
 
 @pytest.fixture(scope="module")
-def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
+def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """tinyproxy, which wants a login."""
     folder = tmp_path_factory.mktemp("proxy")
     port = free_port()
@@ -78,7 +77,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]
     with subprocess.Popen([program, "-d", "-c", str(config)], stdout=subprocess.DEVNULL) as process:
         try:
             wait_for_port(port)
-            yield "127.0.0.1", port
+            yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()
             process.wait(20)
@@ -95,7 +94,7 @@ def wait_for_port(port: int) -> None:
 
 
 @pytest.fixture
-def tap(proxy: tuple[str, int]) -> Iterator[Tap]:
+def tap(proxy: str) -> Iterator[Tap]:
     with Tap(proxy) as tap:
         yield tap
 
@@ -112,9 +111,7 @@ def door(hub: FakeHub, tmp_path: Path) -> Iterator[Door]:
     """The Hub behind TLS."""
     folder = tmp_path / "door"
     folder.mkdir()
-    port = urlsplit(hub.url).port
-    assert port is not None
-    with Door(("127.0.0.1", port), folder) as door:
+    with Door(hub.url, folder) as door:
         yield door
 
 
@@ -215,7 +212,7 @@ def test_a_mirror_is_reached_the_same_way(cache: RunningCache, hub: FakeHub, tap
 
 @pytest.mark.parametrize(("no_proxy", "through"), [("", True), ("hub.invalid", False)])
 def test_the_environment_names_a_proxy_and_who_is_asked_without(
-    proxy: tuple[str, int], tap: Tap, no_proxy: str, through: bool
+    proxy: str, tap: Tap, no_proxy: str, through: bool
 ) -> None:
     environ = {"http_proxy": tap.url, "NO_PROXY": no_proxy}
     remote = Remote(id="1", name="hub", url="http://hub.invalid", max_retries=0)

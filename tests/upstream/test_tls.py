@@ -10,7 +10,6 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 from certificates import Pair, make_pair, server_context
@@ -34,9 +33,9 @@ FILES: dict[str, bytes | BigFile] = {
 class ClientCertDoor(Door):
     """A door that only opens to who shows a certificate of an authority."""
 
-    def __init__(self, target: tuple[str, int], folder: Path, clients: Pair) -> None:
+    def __init__(self, url: str, folder: Path, clients: Pair) -> None:
         self._clients = clients
-        super().__init__(target, folder)
+        super().__init__(url, folder)
 
     def _context(self, *, days: int, issuer: Pair | None = None) -> ssl.SSLContext | None:
         context = super()._context(days=days, issuer=issuer)
@@ -54,17 +53,11 @@ def hub() -> Iterator[FakeHub]:
         yield hub
 
 
-def place(hub: FakeHub) -> tuple[str, int]:
-    port = urlsplit(hub.url).port
-    assert port is not None
-    return "127.0.0.1", port
-
-
 @pytest.fixture
 def door(hub: FakeHub, tmp_path: Path) -> Iterator[Door]:
     folder = tmp_path / "door"
     folder.mkdir()
-    with Door(place(hub), folder) as door:
+    with Door(hub.url, folder) as door:
         yield door
 
 
@@ -133,7 +126,7 @@ def test_a_client_certificate_opens_what_it_is_asked_for(
     clients = make_pair("Clients")
     mine = make_pair("this cache", issuer=("Clients", clients))
     path = f"/{REPO}/resolve/main/model.bin"
-    with ClientCertDoor(place(hub), folder, clients) as door:
+    with ClientCertDoor(hub.url, folder, clients) as door:
         patch(cache, url=door.url, ca_cert=door.authority)
         assert cache.get(path, trusted=True).status_code == 521
         stranger = make_pair("a stranger", issuer=("Others", make_pair("Others")))
