@@ -208,6 +208,16 @@ def _sizes(files: tuple[MissingFile, ...]) -> list[dict[str, Any]]:
     return [{"path": file.path, "size_bytes": file.size} for file in files[:_MAX_LIMIT]]
 
 
+class RefreshHandler(CacheHandler):
+    """What is known of one repo, not what is kept."""
+
+    async def post(self, kind: str, repo_id: str) -> None:
+        """Have the upstream asked at the next look, however lately it was asked."""
+        await self.context.run(self.context.service.refresh, RepoRef(kind, repo_id))
+        self.set_status(204)
+        await self.finish()
+
+
 def _repo(kept: KeptRepo) -> dict[str, Any]:
     by_commit: dict[str, dict[str, int]] = {}
     for file in kept.files:
@@ -332,6 +342,7 @@ ROUTES: list[tuple[str, type[CacheHandler]]] = [
     (rf"{PREFIX}status", StatusHandler),
     (rf"{PREFIX}repos", ReposHandler),
     (rf"{_REPO}/completeness", CompletenessHandler),
+    (rf"{_REPO}/refresh", RefreshHandler),
     (_REPO, RepoHandler),
     (rf"{PREFIX}fills", FillsHandler),
     (rf"{PREFIX}tokens", TokensHandler),

@@ -13,6 +13,7 @@ from functools import partial
 from typing import ClassVar, Literal, cast
 from urllib.parse import unquote
 
+from tornado.httputil import HTTPHeaders
 from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError
 
@@ -30,6 +31,7 @@ from jupyter_hf_cache.errors import (
     FillInterrupted,
     Refused,
     StorageError,
+    UpstreamAnswer,
     VerificationFailed,
 )
 from jupyter_hf_cache.protocol.headers import sandbox_headers
@@ -66,6 +68,7 @@ class ContentHandler(CacheHandler):
         """Take the route's context."""
         super().initialize(context)
         self._gone = False
+        self._anew = False
         self._changed: asyncio.Event | None = None
         self._question: bytearray | None = None
         self._question_size = 0
@@ -194,6 +197,14 @@ class ContentHandler(CacheHandler):
             try:
                 await self._send(answer)
                 return
+            except UpstreamAnswer as gone:
+                # The bytes were asked for at the commit that a branch was at. If it was moved by
+                # force since, they are no more, and it has to be looked at again.
+                again = self._anew or self._headers_written or self._forwarded is not None
+                if gone.code != "RevisionNotFound" or again:
+                    raise
+                self._anew = True
+                self.clear()
             except (FillInterrupted, StorageError, VerificationFailed):
                 # Another download is under way already, or can be; who was sent nothing yet simply
                 # follows that one. What the disk refuses streams through.
@@ -231,11 +242,20 @@ class ContentHandler(CacheHandler):
         return self.context.service.answer(
             self.request.method or "",
             self.request.query,
-            self.request.headers,
+            self._headers_of_question(),
             self.entrance,
             self.entrance.path,
             body,
         )
+
+    def _headers_of_question(self) -> HTTPHeaders:
+        headers = self.request.headers
+        if self._anew:
+            headers = headers.copy()
+            headers["Cache-Control"] = "no-cache"
+            # It would be of another file.
+            headers.pop("Range", None)
+        return headers
 
     # -- sending
 

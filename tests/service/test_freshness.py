@@ -296,7 +296,7 @@ class TestManualRefresh:
         cache.wait_idle()
         cache.request(method, asked)
         second = repo.commit({"README.md": "second"})
-        cache.service.refresh(RepoRef("models", REPO))
+        assert cache.api("POST", f"repos/models/{REPO}/refresh").status_code == 204
         assert self.commit_of(cache.request(method, asked)) == second
 
 
@@ -337,6 +337,26 @@ class TestMovingRefs:
         for verb in ("tree", "commits"):
             assert cache.get(f"/api/models/{REPO}/{verb}/main").headers["X-Repo-Commit"] == new
         assert cache.get(f"/api/models/{REPO}").json()["sha"] == new
+
+    @pytest.mark.parametrize("file", ["model.bin", "README.md"])
+    @pytest.mark.parametrize("headers", [{}, {"Range": "bytes=2-"}])
+    def test_whose_bytes_were_not_fetched_in_time(
+        self, cache: RunningCache, repo: Repo, file: str, headers: dict[str, str]
+    ) -> None:
+        old = repo.head
+        head = cache.head(url(file))
+        repo.commit({"model.bin": BigFile(3_000_000, seed=2), "README.md": "later"}, replace=True)
+        del repo.commits[old.sha]
+        for _, client in cache.service._callers._clients.values():
+            client.links._links.clear()
+        answer = cache.get(url(file), headers=headers)
+        assert answer.status_code == 200, "a part would be one of another file"
+        assert answer.headers["X-Repo-Commit"] == repo.head.sha
+        assert answer.headers["ETag"] != head.headers["ETag"]
+        entry = repo.head.files[file]
+        assert answer.content == entry.content.read(0, entry.size)
+        gone = cache.get(url(file, old.sha))
+        assert (gone.status_code, gone.headers["X-Error-Code"]) == (404, "RevisionNotFound")
 
     @pytest.mark.parametrize("asked", ["info", "tree"])
     def test_so_for_pages(self, cache: RunningCache, hub: FakeHub, repo: Repo, asked: str) -> None:
