@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 from jupyter_hf_cache.errors import (
     HfCacheError,
+    NotAHub,
     Offline,
     UpstreamError,
     UpstreamFailing,
@@ -114,7 +115,11 @@ class Breaker:
             state = self._states.get(remote_id, _State())
             if isinstance(state.error, UpstreamUnreachable) and self._clock() < state.until:
                 raise _again(state.error)
-        yield
+        try:
+            yield
+        except NotAHub as error:
+            self._rest(remote_id, error, _SHORTEST_REST)
+            raise
         with self._changed:
             if isinstance(state.error, UpstreamUnreachable):
                 self._answered(remote_id)

@@ -33,7 +33,7 @@ from jupyter_hf_cache.service.inquiry import Inquiry, Question
 from jupyter_hf_cache.service.listed import Listed
 from jupyter_hf_cache.service.revisions import Revisions
 from jupyter_hf_cache.service.usage import Usage
-from jupyter_hf_cache.storage.records import Claim, RepoRef, Revision
+from jupyter_hf_cache.storage.records import Claim, RepoRef, Revision, Verdict
 from jupyter_hf_cache.upstream.flight import SingleFlight
 from jupyter_hf_cache.upstream.policy import (
     Action,
@@ -356,20 +356,32 @@ class Files:
         if action is Action.SERVE and known.claim is not None:
             logger.info("serving what is kept: %s", error.message)
             return Found(known.claim, question.headers, stale=error.message)
-        raise final(error)
+        raise final(error, _lacking(known, verdict, may_read=may_read))
 
 
-def final(error: UpstreamError) -> HfCacheError:
+def final(error: UpstreamError, lacking: str = "It is not kept here.") -> HfCacheError:
     """Give a failure of the upstream a status that clients do not repeat for half a minute.
 
     429 stays: clients wait as long as it says. Everything else becomes 521 with the reason in
     words.
+
+    Args:
+        lacking: why it is not answered from what is kept; one sentence.
     """
-    if error.status == 429 or isinstance(error, UpstreamUnreachable):
+    if error.status == 429:
         return error
-    return UpstreamUnreachable(
-        error.message, advice=error.advice or "Nothing of this is kept here.", headers=error.headers
-    )
+    kind = type(error) if isinstance(error, UpstreamUnreachable) else UpstreamUnreachable
+    return kind(f"{error.message} {lacking}", advice=error.advice, headers=error.headers)
+
+
+def _lacking(known: Known, verdict: Verdict | None, *, may_read: bool) -> str:
+    """Say what a read lacks without the upstream. Who was never allowed to read it learns nothing
+    of what is kept."""
+    if not may_read and verdict is not None and verdict.content:
+        return "That you may read this was looked up too long ago to rely on."
+    if may_read and known.claim is not None and not known.kept:
+        return "The file is known here, but its bytes are not kept."
+    return "It is not kept here."
 
 
 def _question(request: HubRequest, headers: Mapping[str, str]) -> Question:

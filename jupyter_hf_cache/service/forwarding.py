@@ -28,6 +28,7 @@ from jupyter_hf_cache.protocol.rewrite import (
 from jupyter_hf_cache.protocol.shown_urls import client_release, show_urls
 from jupyter_hf_cache.service.caller import Caller
 from jupyter_hf_cache.upstream.client import UpstreamResponse
+from jupyter_hf_cache.upstream.lookup import check_no_page
 from jupyter_hf_cache.upstream.transfer import CHUNK_SIZE
 
 _MAX_JSON = 16 * 1024 * 1024
@@ -48,7 +49,7 @@ def forward(
 
     Raises:
         NotFound: a browser asks for a page of the Hub's web site.
-        UpstreamError: the upstream fails.
+        UpstreamError: the upstream fails, or a web page answers for it.
     """
     _refuse_pages(request, caller, headers)
     response = caller.client.request(
@@ -62,6 +63,8 @@ def forward(
         read_timeout=_READ_TIMEOUT,
     )
     try:
+        if response.status < 400 and (request.mints or request.path.startswith("/api/")):
+            check_no_page(response)
         answer = _answer(request, caller, response, headers.get("User-Agent", ""))
     except BaseException:
         response.close()

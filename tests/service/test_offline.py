@@ -318,6 +318,94 @@ class TestSetOffline:
         assert hub.counters.requests == []
 
 
+class TestSharedServer:
+    """Several people's right to private files while nobody can be asked."""
+
+    READ = "/org/private/resolve/main/config.json"
+    PAGES = ("/api/models/org/private/tree/main", "/api/models/org/private")
+
+    @pytest.fixture
+    def cache(self, tmp_path: Path, hub: FakeHub) -> Iterator[RunningCache]:
+        with RunningCache(tmp_path, hub, single_user=False, access_grace=3600.0) as cache:
+            assert cache.get(self.READ, headers=ALICE).status_code == 200
+            for page in self.PAGES:
+                assert cache.get(page, headers=ALICE).status_code == 200
+            assert cache.get(f"/{TINY}/resolve/main/config.json").status_code == 200
+            yield cache
+
+    def test_it_holds_for_the_grace_time_and_then_fails_closed(
+        self, cache: RunningCache, hub: FakeHub, clock: Clock
+    ) -> None:
+        hub.pause()
+        clock.advance(3500)
+        for trusted in (False, True):
+            for url in (self.READ, *self.PAGES):
+                answer = cache.get(url, headers=ALICE, trusted=trusted)
+                assert answer.status_code == 200
+                assert answer.headers["X-HF-Warning"]
+        clock.advance(200)
+        for trusted in (False, True):
+            for url in (self.READ, *self.PAGES):
+                assert cache.get(url, headers=ALICE, trusted=trusted).status_code == 521
+        message = cache.get(self.READ, headers=ALICE).headers["X-Error-Message"]
+        assert "too long ago" in message
+        assert "refused the connection" in message
+        assert cache.get(f"/{TINY}/resolve/main/config.json").status_code == 200, "public"
+
+    def test_a_remote_may_have_a_grace_time_of_its_own(
+        self, cache: RunningCache, hub: FakeHub, clock: Clock
+    ) -> None:
+        remote = cache.service.config.remotes()[0]
+        cache.service.config.update_remote(remote.id, {"access_grace": 10.0})
+        hub.pause()
+        clock.advance(9)
+        assert cache.get(self.READ, headers=ALICE).status_code == 200
+        clock.advance(100)
+        assert cache.get(self.READ, headers=ALICE).status_code == 521
+
+    def test_who_was_never_allowed_learns_nothing_of_what_is_kept(
+        self, cache: RunningCache, hub: FakeHub
+    ) -> None:
+        hub.pause()
+        never = "/org/never-heard-of/resolve/main/config.json"
+        for headers in ({}, {"Authorization": "Bearer hf_bob"}):
+            told = {cache.get(url, headers=headers).text for url in (self.READ, never)}
+            assert len(told) == 1
+            pages = ("/api/models/org/private", "/api/models/org/never-heard-of")
+            assert len({cache.get(url, headers=headers).text for url in pages}) == 1
+
+    def test_nobody_is_the_owner(self, cache: RunningCache, hub: FakeHub, clock: Clock) -> None:
+        remote = cache.service.config.remotes()[0]
+        cache.service.config.update_remote(remote.id, {"hf_token": "hf_alice"})
+        hub.pause()
+        clock.advance(4000)
+        assert cache.get(self.READ, trusted=True).status_code == 521
+
+
+def test_what_is_lacking_is_said(cache: RunningCache, hub: FakeHub, clock: Clock) -> None:
+    known = "/org/large/resolve/main/shard.bin"
+    assert cache.head(known).status_code == 200
+    clock.advance(3600)
+    hub.pause()
+    for url, words in (
+        (known, "its bytes are not kept"),
+        ("/org/large/resolve/main/model.bin", "It is not kept here."),
+        ("/api/models/org/large", "It is not kept here."),
+    ):
+        message = cache.head(url).headers["X-Error-Message"]
+        assert words in message
+        assert "refused the connection" in message
+
+
+def test_a_portal_is_no_answer_to_what_is_passed_on(cache: RunningCache, hub: FakeHub) -> None:
+    hub.fault("html", "", times=None)
+    for _ in range(2):
+        answer = cache.get("/api/whoami-v2", headers=ALICE)
+        assert answer.status_code == 521
+        assert "web page" in answer.headers["X-Error-Message"]
+    assert len(hub.counters.requests) == 1
+
+
 def test_writes_say_why_they_fail(cache: RunningCache, hub: FakeHub) -> None:
     hub.pause()
     answer = requests.post(
