@@ -23,6 +23,9 @@ READS_OF_A_REPO = frozenset(
 )
 """The reads that a remote's stored token serves, and that an anonymous caller may make."""
 
+# The end of an upload in parts: the Hub signed the address, and clients send no token there.
+_SIGNED = "/api/complete_multipart"
+
 ANONYMOUS_IDENTITY = "anonymous"
 """The identity of who sends no credential (see `SecretBox.identity`)."""
 
@@ -156,7 +159,8 @@ def check_allowed(asker: Asker, request: HubRequest, *, read_only: bool) -> None
     """
     if is_stranger(asker) and request.kind not in READS_OF_A_REPO:
         asks = request.kind is Kind.LIST or request.path.endswith("/auth-check")
-        if not (asks and asker.same_machine and request.method in ("GET", "HEAD")):
+        asks = asks and request.method in ("GET", "HEAD")
+        if not ((asks or request.path == _SIGNED) and asker.same_machine):
             raise Refused(
                 "Without signing in, this cache gives out files and pages of public repositories "
                 "only.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from clients.environments import Client
+from clients.environments import HUBS, Client
 from clients.server import JupyterServer, wait_for
 from fake_hub import BigFile, FakeHub, User
 from fake_hub.streams import Streams
@@ -48,6 +48,7 @@ for type in ("model", "dataset", "space"):
     again = api.create_repo(name, repo_type=type, exist_ok=True, **extra)
     put = dict(path_in_repo="a.txt", repo_id=name, repo_type=type)
     done = api.upload_file(path_or_fileobj=b"hello", **put)
+    api.upload_file(path_or_fileobj=name.encode() * 9, **{{**put, "path_in_repo": "m.bin"}})
     asked = api.upload_file(path_or_fileobj=b"better", create_pr=True, **put)
     rows.append([name, type, str(made), made.repo_id, made.repo_type, str(again), again.repo_id,
         done.commit_url, str(done.repo_url), done.repo_url.repo_id, done.repo_url.repo_type,
@@ -77,7 +78,7 @@ tell(rows)
 
 
 def test_a_folder_goes_up_and_comes_down(hub: FakeHub, writer: Client) -> None:
-    body = BigFile(3 * MIB + 7, seed=hash(writer.name) % 1000)
+    body = BigFile(3 * MIB + 7, seed=700 + HUBS.index(writer.name))
     folder = writer.home / "folder"
     (folder / "sub").mkdir(parents=True)
     (folder / "README.md").write_text("# Folder\n")
@@ -104,6 +105,33 @@ tell([before, sums(down)["sub/large.bin"], sums(after), commits])
     assert {name for name in result[2]} == {".gitattributes", "sub/large.bin", "copy.bin"}
     assert result[2]["copy.bin"] == body.sha256()
     assert result[3] == 1
+
+
+@pytest.mark.parametrize("entrance", ["key", "address"])
+def test_a_file_goes_up_in_parts(
+    hub: FakeHub, writer: Client, server: JupyterServer, entrance: str
+) -> None:
+    if entrance == "address":
+        writer.endpoint = f"{server.content}/hf"
+    body = BigFile(2 * MIB + 7, seed=600 + 2 * HUBS.index(writer.name) + (entrance == "key"))
+    name = f"alice/parts-{writer.name}-{entrance}"
+    writer.home.mkdir(parents=True)
+    (writer.home / "m.bin").write_bytes(body.read(0, body.size))
+    hub.part_size = MIB
+    try:
+        told = writer.run(f"""
+import huggingface_hub as hf
+api = hf.HfApi()
+api.create_repo("{name}")
+api.upload_file(path_or_fileobj="m.bin", path_in_repo="m.bin", repo_id="{name}")
+tell(sha256(hf.hf_hub_download("{name}", "m.bin")))
+""")
+    finally:
+        hub.part_size = None
+    assert told == body.sha256()
+    assert len(hub.parts[told]) == 3
+    (completed,) = hub.counters.select(path_contains=f"complete_multipart?uploadId={told}")
+    assert completed.authorization is None
 
 
 def test_refs_settings_and_names_are_seen_at_once(hub: FakeHub, writer: Client) -> None:

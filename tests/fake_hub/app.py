@@ -57,6 +57,7 @@ class FakeHub:
         url_lifetime: seconds a CDN URL is good for: requests that come later are refused with 403.
         url_bytes: body bytes a CDN URL is good for, all its requests together: what is under way
             then is cut, and requests that come later are refused with 403. None for any number.
+        part_size: bytes of each part in which large files are uploaded; None for one piece.
         latency: seconds before any answer begins.
         rate: bytes per second of each CDN answer by itself, as of one connection; None for as fast
             as possible.
@@ -90,6 +91,8 @@ class FakeHub:
         self._logins: dict[str, User | None] = {}
         self._public_url: str | None = None
         self._folder: Path | None = None
+        self.parts: dict[str, dict[int, tuple[str, bytes]]] = {}
+        self.part_size: int | None = None
         self.collections: dict[str, Collection] = {}
         self.buckets: dict[str, dict[str, int]] = {}
         self.streams = Streams()

@@ -65,6 +65,10 @@ class SignedUrls:
         """A PUT URL for a large file's bytes."""
         return self._sign("PUT", f"/uploads/{sha256}", {})
 
+    def part(self, sha256: str, number: int) -> str:
+        """A PUT URL for one part of a large file."""
+        return self._sign("PUT", f"/parts/{sha256}/{number}", {})
+
     def _sign(
         self,
         method: str,
@@ -144,6 +148,9 @@ class CdnHandler(OriginHandler):
     async def put(self) -> None:
         if not await self._admit():
             return
+        if self.request.path.startswith("/parts/"):
+            await self._take_part(self.request.path.split("/")[2])
+            return
         sha256 = self.request.path.rpartition("/")[2]
         content = SmallFile(self.request.body)
         if content.sha256() != sha256:
@@ -151,6 +158,13 @@ class CdnHandler(OriginHandler):
             return
         self.hub.catalogue.large[sha256] = content
         await self.answer(b"", "application/xml", headers={"ETag": f'"{sha256[:32]}"'})
+
+    async def _take_part(self, sha256: str) -> None:
+        """A part of a file, which is put together when all are here (`writes.complete`)."""
+        number = int(self.request.path.rpartition("/")[2])
+        etag = hashlib.md5(self.request.body, usedforsecurity=False).hexdigest()
+        self.hub.parts.setdefault(sha256, {})[number] = (etag, self.request.body)
+        await self.answer(b"", "application/xml", headers={"ETag": f'"{etag}"'})
 
     async def _take_xet(self) -> None:
         """An upload by Xet: blocks of bytes, and what they make up. A client of today tries newer

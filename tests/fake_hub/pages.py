@@ -10,7 +10,7 @@ from __future__ import annotations
 import html
 from typing import TYPE_CHECKING
 
-from . import buckets, community, errors
+from . import buckets, community, errors, writes
 from .accounts import User
 from .catalogue import Repo
 
@@ -26,6 +26,8 @@ async def answer_api(handler: HubHandler, path: str) -> None:
         await handler.answer_json({"harnesses": []})
     elif path.startswith("/api/telemetry/"):
         await handler.answer(b"", "text/plain; charset=utf-8")
+    elif path == "/api/complete_multipart":
+        await writes.complete(handler)
     elif path.startswith("/api/collections"):
         await community.answer_collections(handler, path)
     elif path.startswith("/api/buckets/"):

@@ -16,9 +16,10 @@ from urllib.parse import unquote
 from . import accounts, community, errors, git_server
 from .addresses import Address, take_revision
 from .catalogue import LFS_SUFFIXES, LFS_THRESHOLD, TYPES, Repo
-from .content import Content
+from .content import Content, SmallFile
 
 if TYPE_CHECKING:
+    from .app import FakeHub
     from .routes import HubHandler
 
 
@@ -280,11 +281,34 @@ def _upload_actions(handler: HubHandler, repo: Repo, item: Mapping[str, Any]) ->
     verify = f"{handler.hub.public_url}/{repo.web_path}.git/info/lfs/verify"
     return {
         **row,
-        "actions": {
-            "upload": {"href": handler.hub.urls.upload(item["oid"])},
-            "verify": {"href": verify},
-        },
+        "actions": {"upload": _upload(handler.hub, item), "verify": {"href": verify}},
     }
+
+
+def _upload(hub: FakeHub, item: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the bytes go: in one piece, or in parts that are reported to the Hub afterwards."""
+    if hub.part_size is None:
+        return {"href": hub.urls.upload(item["oid"])}
+    count = -(-item["size"] // hub.part_size)
+    parts = {f"{n:05}": hub.urls.part(item["oid"], n) for n in range(1, count + 1)}
+    return {
+        "href": f"{hub.public_url}/api/complete_multipart?uploadId={item['oid']}&signature=s",
+        "header": {"chunk_size": str(hub.part_size), **parts},
+    }
+
+
+async def complete(handler: HubHandler) -> None:
+    """The end of an upload in parts. The URL is signed: clients send no token."""
+    body, kept = handler.json_body(), handler.hub.parts.get(handler.get_query_argument("uploadId"))
+    if kept is None or handler.get_query_argument("signature", "") != "s":
+        raise errors.forbidden()
+    if [part["etag"].strip('"') for part in body["parts"]] != [kept[n][0] for n in sorted(kept)]:
+        raise errors.bad_request("Some parts are missing")
+    content = SmallFile(b"".join(kept[n][1] for n in sorted(kept)))
+    if content.sha256() != body["oid"]:
+        raise errors.bad_request("The parts are not the file")
+    handler.hub.catalogue.large[body["oid"]] = content
+    await handler.answer_json({"success": True})
 
 
 def _download_actions(handler: HubHandler, repo: Repo, item: Mapping[str, Any]) -> dict[str, Any]:
