@@ -13,6 +13,7 @@ from jupyter_hf_cache.cli import build_parser
 from jupyter_hf_cache.config import HfCache
 from jupyter_hf_cache.magics import HfCacheMagics
 from jupyter_hf_cache.standalone import ServeApp
+from jupyter_hf_cache.web.pulp_schema import RemoteBody
 from jupyter_hf_cache.web.routes import all_handlers
 
 ROOT = Path(__file__).parent.parent
@@ -63,6 +64,13 @@ def commands() -> dict[str, argparse.ArgumentParser]:
 def test_every_option_is_documented_and_every_documented_option_exists() -> None:
     documented = re.findall(r"^\| `(\w+)` \|", section(OPERATORS, "Options"), re.MULTILINE)
     assert sorted(documented) == sorted(HfCache.class_own_traits(config=True))
+
+
+def test_every_field_of_a_remote_is_documented() -> None:
+    table, _, _ = section(OPERATORS, "Fields of a remote").partition("\n### ")
+    rows = re.findall(r"^\| (`[^|]+) \|", table, re.MULTILINE)
+    documented = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    assert sorted(documented) == sorted(RemoteBody.model_fields)
 
 
 def test_every_route_is_documented_with_its_methods() -> None:
