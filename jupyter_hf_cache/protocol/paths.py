@@ -1,14 +1,13 @@
 """What a URL of the Hub asks for.
 
-Responsible for: reading a raw path below a distribution into a `HubRequest`, refusing paths that
-could mean something else to the next reader (`..`, encoded control characters, empty segments), and
-writing the one canonical form of each path, quoted as huggingface_hub quotes it.
-Not responsible for: query parameters, who may ask, where the answer comes from.
+Responsible for: reading a raw path below a distribution into a `HubRequest`, and writing the one
+canonical form of each path, quoted as huggingface_hub quotes it.
+Not responsible for: taking a raw path apart (`segments`), query parameters, who may ask, where the
+answer comes from.
 
-Two rules of the Hub shape this module. An id has one segment (`gpt2`) or two (`owner/name`), so the
+A rule of the Hub shapes this module. An id has one segment (`gpt2`) or two (`owner/name`), so the
 verb (`resolve`, `tree`, ...) is looked for at the second and third place; where both places hold a
-verb the longer id wins, because one-segment ids are a closed set of old names. And percent-escapes
-are decoded exactly once, per segment: `%2F` inside a revision is part of the revision's name.
+verb the longer id wins, because one-segment ids are a closed set of old names.
 """
 
 from __future__ import annotations
@@ -16,13 +15,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import quote
 
 from jupyter_hf_cache.errors import BadPath
+from jupyter_hf_cache.protocol.segments import read_path, read_query, write_path
 from jupyter_hf_cache.storage.records import REPO_TYPES, RepoRef
-
-MAX_PATH_LENGTH = 8192
-"""Longest raw path that is read, in characters; what is longer is refused."""
 
 
 class Kind(str, Enum):
@@ -80,12 +77,7 @@ _READS = frozenset({"GET", "HEAD"})
 _SAFE_METHODS = _READS | {"OPTIONS"}
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _ID_SEGMENT = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # Unicode's category Cc
 _BARE_REF = {"pr": re.compile(r"\d+"), "convert": re.compile(r"[\w.-]+")}
-_SEGMENT_SAFE = "!$&'()*+,;=:@"
-_QUERY_SAFE = "!$%&'()*+,-./:;=?@[]_~|"
 
 # Verb -> fewest and most segments after it (None: any number).
 _API_VERBS: dict[str, tuple[int, int | None]] = {
@@ -142,8 +134,8 @@ def parse(method: str, path: str, query: str = "") -> HubRequest:
         BadPath: the path cannot be decoded, is too long, or could climb.
     """
     method = method.upper()
-    segments = _segments(path)
-    query = _checked_query(query)
+    segments = read_path(path)
+    query = read_query(query)
     if segments[:1] == ["api"]:
         return _parse_api(method, segments, query)
     return _parse_page(method, segments, query)
@@ -173,84 +165,6 @@ def api_path(repo: RepoRef, verb: str = "", revision: str | None = None, sub: st
     if sub:
         path += f"/{quote(sub)}"
     return path
-
-
-# --- from a raw path to segments ---
-
-
-def _segments(path: str) -> list[str]:
-    """Decoded segments; a trailing slash leaves one empty segment at the end."""
-    if len(path) > MAX_PATH_LENGTH:
-        raise BadPath(
-            f"The path is longer than {MAX_PATH_LENGTH} characters.",
-            advice="Use shorter file or revision names.",
-        )
-    raw = path.lstrip("/").split("/")
-    segments = [_decode(segment) for segment in raw]
-    for segment in segments[:-1]:
-        _refuse_climbing(segment, may_be_empty=False)
-    _refuse_climbing(segments[-1], may_be_empty=True)
-    return segments
-
-
-def _decode(segment: str) -> str:
-    if _BROKEN_ESCAPE.search(segment):
-        raise BadPath(
-            "The path holds a '%' that does not start a two-digit escape.",
-            advice="Write a literal percent sign as %25.",
-        )
-    try:
-        decoded = unquote_to_bytes(segment.encode("latin-1")).decode("utf-8")
-    except (UnicodeEncodeError, UnicodeDecodeError):
-        raise BadPath(
-            "The path is not valid UTF-8.",
-            advice="Percent-encode names as UTF-8.",
-        ) from None
-    if _CONTROL_CHARACTER.search(decoded):
-        raise BadPath(
-            "The path holds a control character.",
-            advice="Rename the file or leave the character out.",
-        )
-    if "\\" in decoded:
-        raise BadPath(
-            "The path holds a backslash.",
-            advice="Separate folders by '/'; names with a backslash are not served.",
-        )
-    return decoded
-
-
-def _refuse_climbing(segment: str, *, may_be_empty: bool) -> None:
-    """Refuse `.`, `..` and empty parts, also those that an encoded slash brings in."""
-    if segment == "" and may_be_empty:
-        return
-    for part in segment.split("/"):
-        if part in (".", ".."):
-            raise BadPath(
-                f"The path holds a '{part}' segment.",
-                advice="Name the file by its full path in the repository.",
-            )
-        if part == "":
-            raise BadPath(
-                "The path holds an empty segment ('//').",
-                advice="Use a single '/' between names.",
-            )
-
-
-def _checked_query(query: str) -> str:
-    """The query as received; raw bytes that HTTP does not allow there are percent-encoded."""
-    if _CONTROL.search(query):
-        raise BadPath(
-            "The query holds a control character.", advice="Percent-encode parameter values."
-        )
-    try:
-        raw = query.encode("latin-1")
-    except UnicodeEncodeError:
-        raw = query.encode("utf-8", "surrogatepass")
-    return quote(raw, safe=_QUERY_SAFE)
-
-
-def _encode(segments: list[str]) -> str:
-    return "/" + "/".join(quote(segment, safe=_SEGMENT_SAFE) for segment in segments)
 
 
 # --- below /api ---
@@ -363,7 +277,7 @@ def _forward_git(method: str, segments: list[str], query: str, git: _Named) -> H
     return HubRequest(
         Kind.FORWARD,
         method,
-        _encode(segments),
+        write_path(segments),
         query,
         git.repo,
         mints=True,
@@ -382,7 +296,7 @@ def _forward(
     asks = method == "POST" and _QUESTION.fullmatch("/".join(segments)) is not None
     writes = not (method in _SAFE_METHODS or asks) or "xet-write-token" in segments
     return HubRequest(
-        Kind.FORWARD, method, _encode(segments), query, repo, mints=mints, writes=writes
+        Kind.FORWARD, method, write_path(segments), query, repo, mints=mints, writes=writes
     )
 
 

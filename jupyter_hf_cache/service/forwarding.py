@@ -11,12 +11,19 @@ working.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from requests.structures import CaseInsensitiveDict
+
 from jupyter_hf_cache.answers import Answer, BytesBody, StreamBody
 from jupyter_hf_cache.errors import NotFound, UpstreamError
-from jupyter_hf_cache.protocol.headers import answer_headers, forward_request_headers
+from jupyter_hf_cache.protocol.headers import (
+    REDIRECTS,
+    answer_headers,
+    forward_request_headers,
+)
 from jupyter_hf_cache.protocol.paths import HubRequest
 from jupyter_hf_cache.protocol.rewrite import (
     rewrite_actions,
@@ -36,6 +43,8 @@ _READ_TIMEOUT = 120.0
 _NO_PAGE = ("/api/", "/oauth/", "/.well-known/")
 # What lies in buckets is not kept here and comes by Xet alone.
 _BUCKETS = ("/api/buckets/", "/buckets/")
+# Files of what is no repo here; they lie in the storage that the Hub redirects to.
+_STORED = re.compile(r"/(buckets|kernels)/[^/]+/[^/]+/resolve/.+")
 _GIT_CHALLENGE = 'Basic realm="Hugging Face: your user name, and a token as the password"'
 
 
@@ -59,7 +68,7 @@ def forward(
         credential=caller.credential,
         headers=forward_request_headers(headers, bearer=None),
         body=body,
-        follow="none",
+        follow="all" if request.method == "GET" and _is_stored(request) else "none",
         read_timeout=_READ_TIMEOUT,
     )
     try:
@@ -81,6 +90,12 @@ def git_challenge(request: HubRequest, headers: Mapping[str, str]) -> dict[str, 
     """
     browser = any(name.lower().startswith("sec-fetch-") for name in headers)
     return {"WWW-Authenticate": _GIT_CHALLENGE} if request.git and not browser else {}
+
+
+def _is_stored(request: HubRequest) -> bool:
+    """Whether a client that is sent elsewhere has to be given what is there: it gets no address
+    outside this cache."""
+    return _STORED.fullmatch(request.path) is not None
 
 
 def _refuse_pages(request: HubRequest, caller: Caller, headers: Mapping[str, str]) -> None:
@@ -117,9 +132,22 @@ def _answer(
         return _json_answer(request, caller, response, headers, user_agent)
     if request.method == "HEAD" or response.status in (204, 304):
         response.close()
+        leads = any(name.lower() == "location" for name in headers)
+        if response.status in REDIRECTS and not leads and _is_stored(request):
+            return Answer(200, _as_of_file(headers), result="forwarded")
         return Answer(response.status, headers, result="forwarded")
     body = StreamBody(response.iter_bytes(CHUNK_SIZE), response, response.stop)
     return Answer(response.status, headers, body, result="forwarded")
+
+
+def _as_of_file(headers: Mapping[str, str]) -> dict[str, str]:
+    """The head of a redirect as the head of the file that it describes."""
+    found = CaseInsensitiveDict(headers)
+    for name, linked in (("Content-Length", "X-Linked-Size"), ("ETag", "X-Linked-ETag")):
+        found.pop(name, None)
+        if linked in found:
+            found[name] = found[linked]
+    return dict(found)
 
 
 def _json_answer(

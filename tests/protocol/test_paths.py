@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from jupyter_hf_cache.errors import BadPath
 from jupyter_hf_cache.protocol.paths import (
-    MAX_PATH_LENGTH,
     HubRequest,
     Kind,
     api_path,
@@ -18,6 +17,7 @@ from jupyter_hf_cache.protocol.paths import (
     parse,
     resolve_path,
 )
+from jupyter_hf_cache.protocol.segments import MAX_PATH_LENGTH
 from jupyter_hf_cache.storage.records import RepoRef
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

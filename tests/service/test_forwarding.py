@@ -362,6 +362,27 @@ class TestRedirects:
         assert answer.headers["Location"].startswith(before_recorder.host)
         assert answer.headers["Location"].endswith("/hf/api/other?x=1")
 
+    def test_the_storage_of_kernels_and_buckets_is_asked_here_without_a_token(
+        self, before_recorder: RunningCache, upstream: Recorder
+    ) -> None:
+        with recording_server() as storage:
+            storage.default = lambda handler: reply(handler, 206, b"bytes")
+            upstream.default = redirect(
+                f"{storage.url}/signed?x=1", 302, X_Linked_Size="5", X_Linked_ETag='"e"'
+            )
+            for path in ("/kernels/o/n/resolve/main/a.so", "/buckets/o/b/resolve/a.bin"):
+                headers = {**ALICE, "Range": "bytes=0-4"}
+                answer = before_recorder.get(path, trusted=True, headers=headers)
+                assert (answer.status_code, answer.content) == (206, b"bytes")
+                assert upstream.seen[-1].headers["authorization"] == "Bearer hf_alice"
+                assert "authorization" not in storage.seen[-1].headers
+                assert storage.seen[-1].headers["range"] == "bytes=0-4"
+                head = before_recorder.head(path, trusted=True, headers=ALICE)
+                # Clients fail on a redirect that leads nowhere.
+                assert (head.status_code, "Location" in head.headers) == (200, False)
+                assert (head.headers["Content-Length"], head.headers["ETag"]) == ("5", '"e"')
+            assert [seen.method for seen in storage.seen] == ["GET", "GET"]
+
 
 class TestPages:
     """A page of the Hub opened through the cache would be a stranger's page on this origin."""
