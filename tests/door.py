@@ -8,6 +8,7 @@ Not responsible for: what is behind it, or names that do not resolve (an address
 from __future__ import annotations
 
 import contextlib
+import random
 import socket
 import ssl
 import threading
@@ -54,9 +55,7 @@ class Door:
         self.authority = self._issuer.cert if self._issuer else ""
         self.tries = 0
         self._close = contextlib.ExitStack()
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = _port_to_keep()
         self.open()
 
     @property
@@ -178,6 +177,16 @@ class Door:
             back.start()
             _pump(connection, target)
             back.join()
+
+
+def _port_to_keep() -> int:
+    """A free port of those that the system gives nobody by itself: nobody takes it while the door
+    is shut."""
+    while True:
+        port = random.randrange(15_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def _pump(source: socket.socket, sink: socket.socket) -> None:

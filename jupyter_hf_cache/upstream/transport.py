@@ -1,7 +1,8 @@
 """The wire below a client: connection pools with one trust, and outgoing bodies.
 
 Responsible for: connection pools that trust what one TLS context trusts and nothing else.
-Not responsible for: what that context trusts (`tls`) or what is sent (`client`).
+Not responsible for: how a connection comes about (`connecting`), what that context trusts (`tls`),
+or what is sent (`client`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Any
 import requests
 from requests.adapters import HTTPAdapter
 
+from jupyter_hf_cache.upstream.connecting import POOLS
+
 
 class Adapter(HTTPAdapter):
     """Connection pools with one TLS context, which alone decides about trust."""
@@ -23,9 +26,14 @@ class Adapter(HTTPAdapter):
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, ssl_context=self._context, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = POOLS
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        return super().proxy_manager_for(proxy, ssl_context=self._context, **kwargs)
+        manager = super().proxy_manager_for(proxy, ssl_context=self._context, **kwargs)
+        if not proxy.lower().startswith("socks"):
+            # Pools of a SOCKS proxy connect in a way of their own.
+            manager.pool_classes_by_scheme = POOLS
+        return manager
 
     def build_connection_pool_key_attributes(
         self, request: requests.PreparedRequest, verify: Any, cert: Any = None
