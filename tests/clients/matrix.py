@@ -74,6 +74,7 @@ NOT_APPLICABLE = {
     ("hf_transfer", "upload"): "It sends parts straight to the Hub's storage.",
     ("polars", "upload"): "It writes to the Hub by `hf://` only, which knows one Hub.",
     **{("git", situation): "It is passed through, and nothing is kept." for situation in _KEPT},
+    ("git", "renamed"): "The Hub of the tests does not lead git from an old name to the new one.",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -68,7 +69,19 @@ def test_a_private_repo_wants_a_token(hub: FakeHub, git: Client) -> None:
     assert {r.authorization for r in told} <= {None, "Bearer hf_bob", "Bearer hf_reader"}
 
 
-def test_a_push_is_seen_by_the_next_download(hub: FakeHub, git: Client) -> None:
+def test_a_gated_repo_wants_to_be_granted(git: Client, proves: Callable[..., None]) -> None:
+    clone = 'git clone --quiet "$HF_ENDPOINT/{}" {}'
+    log_in(git, "hf_bob")
+    assert git.shell(clone.format("org/gated", "bob"), check=False).returncode != 0
+    log_in(git, "hf_reader")
+    git.shell(clone.format("org/gated", "reader"))
+    assert (git.home / "reader" / "config.json").exists()
+    proves("git", "gated")
+
+
+def test_a_push_is_seen_by_the_next_download(
+    hub: FakeHub, git: Client, proves: Callable[..., None]
+) -> None:
     git.settings["HF_TOKEN"] = "hf_alice"
     log_in(git, "hf_alice")
     git.shell("hf repos create alice/pushed --type dataset")
@@ -93,3 +106,4 @@ git push --quiet
     repo = hub.catalogue.get("datasets", "alice/pushed")
     assert repo.head.files["m.bin"].lfs
     assert git.shell("git -C work rev-parse HEAD").stdout.strip() == repo.head.sha
+    proves("git", "upload")
