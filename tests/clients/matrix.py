@@ -24,6 +24,7 @@ from groups import REQUIRE_ALL
 PAGE = Path(__file__).parents[2] / "docs" / "users" / "clients.md"
 BEGIN, END = "<!-- begin of the generated table -->\n", "<!-- end of the generated table -->\n"
 PROPERTY = "proves"
+_TRIED = "clients/shown"
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,10 @@ class Matrix:
         """Write the table, or fail a complete run that has shown another."""
         if self.config.getoption("write_client_matrix"):
             write(render(self.shown))
-        elif self._is_complete() and not session.exitstatus:
-            self.complaint = compare(committed(), render(self.shown))
+        elif self._is_complete():
+            self._join_tries()
+            if not session.exitstatus:
+                self.complaint = compare(committed(), render(self.shown))
             if self.complaint:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -108,6 +111,16 @@ class Matrix:
         if self.complaint:
             terminalreporter.section("clients")
             terminalreporter.line(self.complaint, red=True)
+
+    def _join_tries(self) -> None:
+        """Where what failed is tried once more, the first run has shown the rest."""
+        cache = getattr(self.config, "cache", None)
+        if cache is None:
+            return
+        if self.config.getoption("lf", False):
+            self.shown |= {(client, situation) for client, situation in cache.get(_TRIED, [])}
+        else:
+            cache.set(_TRIED, sorted(self.shown))
 
     def _is_complete(self) -> bool:
         option = self.config.option
