@@ -17,6 +17,7 @@ but for a GET that follows its own HEAD within seconds.
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
@@ -25,9 +26,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 
-from jupyter_hf_cache.answers import Answer
+from jupyter_hf_cache.answers import Answer, BytesBody
 from jupyter_hf_cache.errors import StorageError
-from jupyter_hf_cache.protocol.paths import HubRequest
+from jupyter_hf_cache.protocol.paths import HubRequest, Kind
 from jupyter_hf_cache.protocol.ranges import is_beginning, is_open_ended
 from jupyter_hf_cache.service.bodies import SMALL
 from jupyter_hf_cache.service.caller import Caller
@@ -48,6 +49,7 @@ _MOST = 20_000
 _MOST_VERSIONS = 4
 _REWRITE_SECONDS = 300.0
 _PREFIX = "talk"
+_LONGEST_LIST = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,7 @@ class Conversations:
             return Turn(same[-1].commit) if same else Turn()
         if is_open_ended(asked or ""):
             return _rest_of(versions)
+        # Of a tree, all files of the ref were told at once.
         versions += self._alive(replace(talk, file=""))
         return Turn(max(versions, key=lambda told: told.since).commit) if versions else Turn()
 
@@ -179,6 +182,25 @@ class Conversations:
             self.write()
         if gives:
             answer.ended = partial(self._ended, talk, told)
+
+    def say_list(
+        self,
+        request: HubRequest,
+        caller: Caller,
+        headers: Mapping[str, str],
+        commit: str,
+        answer: Answer,
+    ) -> None:
+        """A client is being told of files by name: a tree, or the paths it asked about. Readers of
+        parts take the sizes from there and ask for nothing but parts."""
+        now, talk = time.time(), talk_of(request, caller, headers)
+        files = [("", "", True)] if request.kind is Kind.TREE else _listed(answer)
+        due = False
+        for path, etag, lasting in files:
+            told = Told(commit, etag, headed=now, used=now)
+            due |= self.note(replace(talk, file=path), told, lasting=lasting)
+        if due:
+            self.write()
 
     def _ended(self, talk: Talk, told: Told) -> None:
         """A body has ended, perhaps hours after it began, and perhaps before its own end."""
@@ -247,6 +269,21 @@ class Conversations:
         parts = asdict(talk)
         repo = parts.pop("repo")
         return f"{_PREFIX}/{self._name(chr(0).join([*parts.values(), repo['type'], repo['id']]))}"
+
+
+def _listed(answer: Answer) -> list[tuple[str, str, bool]]:
+    """Return (path, ETag, whether it is large) of the files in a list, as far as it is short."""
+    if not isinstance(answer.body, BytesBody) or len(answer.body.data) > _LONGEST_LIST:
+        return []
+    found = []
+    for row in json.loads(answer.body.data):
+        if not isinstance(row, dict) or row.get("type") != "file":
+            continue
+        path, size, lfs = row.get("path"), row.get("size"), row.get("lfs")
+        etag = (lfs if isinstance(lfs, dict) else row).get("oid")
+        if isinstance(path, str) and isinstance(size, int) and isinstance(etag, str):
+            found.append((path, etag, size > SMALL))
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,7 +155,9 @@ class Dispatch:
             return self._raw(request, caller, headers)
         if request.kind in _JSON_KINDS:
             data = body if isinstance(body, bytes) else b""
-            return self._metadata.answer(request, caller, headers, data)
+            answer = self._metadata.answer(request, caller, headers, data)
+            self._files.note_list(request, caller, headers, answer)
+            return answer
         if asks_for_token(request) and request.repo is not None:
             return self._xet_token(request, request.repo, caller, headers)
         if request.mints and request.repo is not None:

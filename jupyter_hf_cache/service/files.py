@@ -21,7 +21,7 @@ from jupyter_hf_cache.errors import (
     UpstreamError,
     UpstreamUnreachable,
 )
-from jupyter_hf_cache.protocol.paths import HubRequest, is_commit
+from jupyter_hf_cache.protocol.paths import HubRequest, Kind, is_commit
 from jupyter_hf_cache.service.bodies import Bodies
 from jupyter_hf_cache.service.breaker import Breaker
 from jupyter_hf_cache.service.caller import Caller
@@ -31,6 +31,7 @@ from jupyter_hf_cache.service.conversations import Conversations, Turn
 from jupyter_hf_cache.service.heads import missing_file, wants_fresh
 from jupyter_hf_cache.service.inquiry import Inquiry, Question
 from jupyter_hf_cache.service.listed import Listed
+from jupyter_hf_cache.service.ref_looks import RefLooks
 from jupyter_hf_cache.service.revisions import Revisions
 from jupyter_hf_cache.service.usage import Usage
 from jupyter_hf_cache.storage.records import Claim, RepoRef, Revision, Verdict
@@ -61,22 +62,6 @@ class Found:
     stale: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class _Renewal:
-    """A moving ref as it was found just now.
-
-    Args:
-        asked: Unix time in seconds.
-        file, claim: what the ref was asked about, and what was said of it; "" and None if nobody
-            had to be asked.
-    """
-
-    commit: str
-    asked: float
-    file: str = ""
-    claim: Claim | None = None
-
-
 class Files:
     """Answers reads of files. Thread-safe; every method blocks on disk or upstream."""
 
@@ -96,6 +81,7 @@ class Files:
         single_user: bool,
     ) -> None:
         self._inquiry = inquiry
+        self._looks = RefLooks(inquiry, revisions)
         self._conversations = conversations
         self._claims = claims
         self._listed = listed
@@ -127,6 +113,20 @@ class Files:
         if not found.stale:
             answer.until = self._holds_until(request, caller, claim)
         return answer
+
+    def note_list(
+        self, request: HubRequest, caller: Caller, headers: Mapping[str, str], answer: Answer
+    ) -> None:
+        """A list of files of a moving ref is given out: what is read of them next must fit to
+        it."""
+        repo, revision = request.repo, request.revision
+        if repo is None or revision is None or is_commit(revision):
+            return
+        if request.kind not in (Kind.TREE, Kind.PATHS_INFO):
+            return
+        pointer = self._revisions.get(caller, repo, revision)
+        if pointer is not None:
+            self._conversations.say_list(request, caller, headers, pointer.commit, answer)
 
     def find(self, request: HubRequest, caller: Caller, headers: Mapping[str, str]) -> Found:
         """Return the claim on the file, after the right to read it was established.
@@ -259,7 +259,7 @@ class Files:
         if known.pinned:
             return self._ask_at_commit(question, caller)
         pointer = known.revision
-        if pointer is not None and self._is_current(pointer, question, caller):
+        if pointer is not None and self._looks.is_current(pointer, question, caller):
             # While a branch is known well enough, all its files are asked for at that one commit.
             try:
                 return self._ask_at_commit(question.at(pointer.commit), caller)
@@ -268,34 +268,10 @@ class Files:
                     raise
                 # The ref was moved by force, and what it pointed at is no more.
                 question = question.anew()
-        renewal = self._renew(question, caller)
+        renewal = self._looks.renew(question, caller)
         if renewal.claim is not None and renewal.file == question.file:
             return renewal.claim
         return self._ask_at_commit(question.at(renewal.commit), caller)
-
-    def _is_current(self, pointer: Revision, question: Question, caller: Caller) -> bool:
-        since = self._inquiry.since(question, caller)
-        return is_fresh(pointer, caller.lifetimes.revision, time.time(), since)
-
-    def _renew(self, question: Question, caller: Caller) -> _Renewal:
-        """Find out where a moving ref points now, with one question for all who want to know."""
-        key = (caller.scope, caller.identity, question.repo, question.revision)
-        while True:
-            renewal = self._flight.do(key, lambda: self._look_at_ref(question, caller))
-            if renewal.asked >= question.began:
-                return renewal
-            # Asked for others, before this question came.
-            if self._is_current(Revision(renewal.commit, renewal.asked), question, caller):
-                return renewal
-
-    def _look_at_ref(self, question: Question, caller: Caller) -> _Renewal:
-        pointer = self._revisions.get(caller, question.repo, question.revision)
-        if pointer is not None and self._is_current(pointer, question, caller):
-            # An equal question was answered between a look at what is known and here.
-            return _Renewal(pointer.commit, pointer.checked)
-        asked = time.time()
-        claim = self._inquiry.look(question, caller).claim
-        return _Renewal(claim.commit, asked, question.file, claim)
 
     def _ask_at_commit(self, question: Question, caller: Caller) -> Claim:
         repo, commit = question.repo, question.revision

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -12,6 +14,7 @@ from fake_hub import BigFile, FakeHub, Repo
 from serving import RunningCache
 from wall_clock import Clock
 
+from jupyter_hf_cache.service.conversations import Conversations
 from jupyter_hf_cache.storage.records import RepoRef
 from jupyter_hf_cache.storage.state import StateTable
 
@@ -131,9 +134,21 @@ class TestAResume:
         assert answer.content == whole(THREE)
 
     def test_after_an_hour_gets_the_whole_new_file(
-        self, cache: RunningCache, push: Callable[[BigFile], str], clock: Clock
+        self,
+        cache: RunningCache,
+        push: Callable[[BigFile], str],
+        clock: Clock,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
+        over, note = threading.Event(), Conversations._ended
+
+        def ended(*args: Any) -> None:
+            note(*args)
+            over.set()
+
+        monkeypatch.setattr(Conversations, "_ended", ended)
         begin(cache)
+        assert over.wait(20), "the hour begins when the server has seen the client leave"
         push(TWO)
         clock.advance(3600)
         answer = resume(cache)
@@ -262,6 +277,28 @@ class TestPartsOfAFile:
         assert cache.get(URL, headers=part).content == whole(ONE)[100:200]
         push(TWO)
         assert cache.get(URL, headers=part).content == whole(TWO)[100:200]
+
+    @pytest.mark.parametrize("listed", ["paths-info", "tree"])
+    def test_come_from_the_commit_of_the_list_that_named_them(
+        self, cache: RunningCache, push: Callable[[BigFile], str], listed: str
+    ) -> None:
+        part = {**CURL, "Range": "bytes=100-199"}
+        path = f"/api/models/{REPO}/{listed}/main"
+
+        def look() -> str:
+            method = "POST" if listed == "paths-info" else "GET"
+            data = {"paths": "model.bin"} if method == "POST" else None
+            answer = cache.request(method, path, headers=CURL, data=data)
+            return str(answer.headers["X-Repo-Commit"])
+
+        first = look()
+        second = push(TWO)
+        for _ in range(2):
+            assert cache.get(URL, headers=part).headers["X-Repo-Commit"] == first
+        assert cache.get(URL, headers=part).content == whole(ONE)[100:200]
+        assert look() == second
+        assert cache.get(URL, headers=part).content == whole(TWO)[100:200]
+        assert cache.get(URL, headers=CURL).headers["X-Repo-Commit"] == second
 
     def test_the_first_byte_is_a_beginning(
         self, cache: RunningCache, push: Callable[[BigFile], str]
