@@ -9,7 +9,6 @@ Not responsible for: whether the caller may have them (decided before), or sendi
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,6 @@ from jupyter_hf_cache.protocol.digests import Digest
 from jupyter_hf_cache.protocol.paths import HubRequest, resolve_path
 from jupyter_hf_cache.protocol.ranges import ByteRange, is_open_ended, parse_range
 from jupyter_hf_cache.service.caller import Caller
-from jupyter_hf_cache.service.claims import origin_delivers
 from jupyter_hf_cache.service.heads import (
     file_headers,
     not_modified,
@@ -29,17 +27,18 @@ from jupyter_hf_cache.service.heads import (
     say_which_bytes,
 )
 from jupyter_hf_cache.service.passing import Passing
+from jupyter_hf_cache.service.proofs import Proofs
 from jupyter_hf_cache.service.unkept import stream_parts, stream_unkept
 from jupyter_hf_cache.service.usage import Usage
 from jupyter_hf_cache.service.wanted import Wanted
 from jupyter_hf_cache.storage.blockmap import whole_blocks
 from jupyter_hf_cache.storage.budget import Budget
-from jupyter_hf_cache.storage.interface import BlobId, BlobReader, BlobStore
+from jupyter_hf_cache.storage.interface import BlobId, BlobStore
 from jupyter_hf_cache.storage.own_cache import OwnCache, OwnCopy
 from jupyter_hf_cache.storage.records import Claim, RepoRef
 from jupyter_hf_cache.upstream.fills import Fills
 from jupyter_hf_cache.upstream.taints import Taints
-from jupyter_hf_cache.upstream.transfer import Source, SourceLost
+from jupyter_hf_cache.upstream.transfer import Source
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +66,7 @@ class Bodies:
         usage: Usage,
         own: OwnCache,
         passing: Passing,
+        proofs: Proofs,
     ) -> None:
         self._store = store
         self._budget = budget
@@ -75,8 +75,7 @@ class Bodies:
         self._usage = usage
         self._own = own
         self._passing = passing
-        self._lock = threading.Lock()
-        self._proved: set[tuple[BlobId, str]] = set()
+        self._proofs = proofs
 
     def at_hand(
         self, repo: RepoRef, caller: Caller, claim: Claim, headers: Mapping[str, str]
@@ -95,7 +94,7 @@ class Bodies:
         if kept and caller.owner and self._own_copy(repo, claim, whole=whole) is not None:
             return True
         if self._store.size_of(blob) is not None:
-            return self._is_given_unasked(blob, caller)
+            return self._proofs.is_given_unasked(blob, repo, caller)
         if parts is None or whole:
             return False
         size, origin_id = claim.size, caller.remote.origin_id
@@ -199,14 +198,14 @@ class Bodies:
         if answer.status == 200 and is_empty(claim):
             answer.body, answer.result = BytesBody(b""), "hit"
             return answer
-        reader = self._open_proved(blob, claim, source)
+        reader = self._proofs.open(blob, claim, source)
         if reader is None and source.client.remote.policy != "streamed":
             follows = self._follow(blob, claim, source, wanted)
             if follows:
                 self._usage.miss(wanted.size)
                 answer.body, answer.result = wanted.arrange(follows, follows), "miss"
                 return answer
-            reader = self._open_proved(blob, claim, source)
+            reader = self._proofs.open(blob, claim, source)
         if reader is None:
             if not (wanted.completing or source.client.believed):
                 raise UpstreamError(
@@ -251,8 +250,8 @@ class Bodies:
         size = claim.size or 0
         whole = wanted.completing or size <= SMALL
         if source.owner:
-            repo = RepoRef(source.claim[1], source.claim[2])
-            source = replace(source, own=self._own_copy(repo, claim, whole=whole))
+            source = replace(source, own=self._own_copy(source.repo, claim, whole=whole))
+        self._proofs.check_delivery(blob, source, size)
         joined: list[FillBody] = []
         try:
             for part in wanted.parts:
@@ -307,103 +306,12 @@ class Bodies:
             )
         return ranges
 
-    # -- proofs
-
-    def _open_proved(self, blob: BlobId, claim: Claim, source: Source) -> BlobReader | None:
-        """Open a kept blob if this origin's claim on it is proved, or can be now."""
-        reader = self._store.open(blob)
-        if reader is None:
-            return None
-        key = (blob, source.origin_id)
-        if key in self._proved:
-            return reader
-        try:
-            if source.owner and self._is_own(blob, source):
-                return reader
-            if self._prove(blob, claim, source, reader):
-                with self._lock:
-                    if len(self._proved) >= _PROVED_IN_MEMORY:
-                        self._proved.clear()
-                    self._proved.add(key)
-                return reader
-        except BaseException:
-            reader.close()
-            raise
-        reader.close()
-        if self._store.sidecar(blob) is None:
-            # Deleted since it was opened.
-            return None
-        raise UpstreamError(
-            "The upstream names the digest of a file kept from elsewhere, but does not deliver its "
-            "bytes."
-        )
-
-    def _is_given_unasked(self, blob: BlobId, caller: Caller) -> bool:
-        """Return whether a kept blob is given out without a proof that its origin has to be asked
-        for."""
-        origin_id = caller.remote.origin_id
-        if (blob, origin_id) in self._proved:
-            return True
-        sidecar = self._store.sidecar(blob)
-        if sidecar is None:
-            return False
-        return origin_id in sidecar.origins or (caller.owner and sidecar.own)
-
-    def _is_own(self, blob: BlobId, source: Source) -> bool:
-        """Return whether these are the user's own bytes: they may have them whoever names them."""
-        sidecar = self._store.sidecar(blob)
-        if sidecar is None or not sidecar.own:
-            return False
-        if source.claim not in sidecar.claims:
-            self.note_claim(blob, source, proved=False)
-        return True
-
     def _own_copy(self, repo: RepoRef, claim: Claim, *, whole: bool) -> OwnCopy | None:
         """Return the user's own file that should have these bytes, if it is worth taking over."""
         digest = Digest.from_etag(claim.etag)
         if digest is None or claim.size is None or not (whole or claim.size <= OWN_FOR_A_PART):
             return None
         return self._own.find(digest, claim.size, repo)
-
-    def _prove(self, blob: BlobId, claim: Claim, source: Source, reader: BlobReader) -> bool:
-        sidecar = self._store.sidecar(blob)
-        if sidecar is None:
-            return False
-        if source.origin_id in sidecar.origins:
-            self.note_claim(blob, source)
-            return True
-        if reader.size != claim.size:
-            return False
-        try:
-            delivered = origin_delivers(source, reader, reader.size)
-        except SourceLost as lost:
-            raise lost.error from lost
-        if delivered:
-            self.note_claim(blob, source)
-        return delivered
-
-    def note_claim(self, blob: BlobId, source: Source, *, proved: bool = True) -> None:
-        """Write a newly served claim into the sidecar, from which lost tables are rebuilt.
-
-        Args:
-            proved: the origin delivered the bytes, or enough of them.
-        """
-        with self._lock:
-            sidecar = self._store.sidecar(blob)
-            if sidecar is None:
-                return
-            new_origin = proved and source.origin_id not in sidecar.origins
-            new_claim = source.claim not in sidecar.claims
-            if not (new_origin or new_claim) or len(sidecar.claims) >= _MAX_CLAIMS_IN_SIDECAR:
-                return
-            if new_origin:
-                sidecar.origins.append(source.origin_id)
-            if new_claim:
-                sidecar.claims.append(source.claim)
-            try:
-                self._store.write_sidecar(blob, sidecar)
-            except OSError as error:
-                logger.info("sidecar of %s not updated: %s", blob, error)
 
 
 _EMPTY = frozenset(

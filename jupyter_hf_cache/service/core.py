@@ -38,6 +38,7 @@ from jupyter_hf_cache.service.names import Aliases, Owners
 from jupyter_hf_cache.service.options import ServiceOptions
 from jupyter_hf_cache.service.page_rights import PageRights
 from jupyter_hf_cache.service.passing import Passing
+from jupyter_hf_cache.service.proofs import Proofs
 from jupyter_hf_cache.service.ready import ReadyAnswers
 from jupyter_hf_cache.service.reconciling import Reconciling
 from jupyter_hf_cache.service.revisions import Revisions
@@ -155,6 +156,7 @@ class CacheService:
                 options.adopt_from if options.single_user else (), by_link=options.adopt_by_link
             ),
             passing=self.passing,
+            proofs=Proofs(self.store, self.fills, self.rights, options),
         )
         pages = PageRights(self.rights, single_user=options.single_user)
         listed = Listed(self.listings, pages, self.breaker, self.generations)

@@ -28,7 +28,7 @@ from jupyter_hf_cache.protocol.headers import error_headers
 from jupyter_hf_cache.protocol.ranges import parse_content_range
 from jupyter_hf_cache.protocol.xet import is_too_large
 from jupyter_hf_cache.storage.own_cache import OwnCopy
-from jupyter_hf_cache.storage.records import Credential, Remote
+from jupyter_hf_cache.storage.records import Credential, Remote, RepoRef
 from jupyter_hf_cache.upstream.client import UpstreamClient, UpstreamResponse
 from jupyter_hf_cache.upstream.links import LinkKey
 from jupyter_hf_cache.upstream.lookup import wants_another_login
@@ -75,6 +75,11 @@ class Source:
     own: OwnCopy | None = None
     elsewhere: bool = False
     background: bool = False
+
+    @property
+    def repo(self) -> RepoRef:
+        """The repo that the blob is read from."""
+        return RepoRef(self.claim[1], self.claim[2])
 
     @property
     def key(self) -> tuple[str, str, str, bool]:

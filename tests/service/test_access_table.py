@@ -31,6 +31,9 @@ from wall_clock import Clock
 Wrong = tuple[str, str, str, str, str]
 """Phase, kind, caller, read and fault."""
 
+# Thousands of questions each.
+pytestmark = pytest.mark.timeout(900)
+
 TTL = 60
 GRACE = 3600
 
