@@ -48,6 +48,8 @@ def upstream_text(status: Status) -> str:
         )
     if any(u.state == "reachable" for u in status.upstreams):
         return "Hub reachable"
+    if any(u.state == "offline" for u in status.upstreams):
+        return "set offline"
     return "Hub not asked yet"
 
 
@@ -68,6 +70,9 @@ def status_text(status: Status) -> str:
         )
     if any(u.state == "unreachable" for u in status.upstreams):
         parts.append(f"{upstream_text(status)}; what is cached keeps working")
+    elif any(u.state == "offline" for u in status.upstreams):
+        names = sorted(_remote_name(u.remote) for u in status.upstreams if u.state == "offline")
+        parts.append(f"{', '.join(names)} set offline")
     return plain(" · ".join([*parts, *status.problems]))
 
 

@@ -25,7 +25,7 @@ from jupyter_hf_cache.protocol.ranges import ByteRange
 from jupyter_hf_cache.storage.records import Claim
 from jupyter_hf_cache.upstream.client import UpstreamResponse
 from jupyter_hf_cache.upstream.fill import HOLD_BACK
-from jupyter_hf_cache.upstream.lookup import refusal
+from jupyter_hf_cache.upstream.lookup import check_no_page, refusal
 from jupyter_hf_cache.upstream.transfer import (
     CHUNK_SIZE,
     STALL_SECONDS,
@@ -164,6 +164,8 @@ def _as_it_comes(source: Source, headers: dict[str, str]) -> Answer:
     if response.status != 200:
         with response:
             raise refusal(response)
+    if not source.html:
+        check_no_page(response)
     return Answer(200, headers, StreamBody(_body(response), response), result="miss")
 
 

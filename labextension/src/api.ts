@@ -25,7 +25,7 @@ export interface IStatus {
   upstreams: {
     remote: string;
     url: string;
-    state: 'reachable' | 'unreachable' | 'unknown';
+    state: 'reachable' | 'unreachable' | 'offline' | 'unknown';
     reason: string | null;
   }[];
   /** Sentences about what does not work. */

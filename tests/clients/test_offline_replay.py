@@ -158,3 +158,22 @@ tell([bool(error(hf.hf_hub_download, "org/private", "model.bin", token=token))
 """
     client = Client("hub2", tmp_path, replay.server.endpoint)
     assert client.run(script) == [True, True]
+
+
+@pytest.mark.parametrize("name", ["hub2", "hub1"])
+def test_clients_say_that_the_hub_was_not_asked(replay: Replay, name: str, tmp_path: Path) -> None:
+    script = """
+import logging
+import huggingface_hub as hf
+said = []
+class Hear(logging.Handler):
+    def emit(self, record):
+        said.append(record.getMessage())
+logging.getLogger("huggingface_hub").addHandler(Hear())
+hf.hf_hub_download("hf-internal-testing/tiny-random-bert", "config.json")
+hf.model_info("hf-internal-testing/tiny-random-bert")
+tell(said)
+"""
+    client = Client(name, tmp_path, replay.server.endpoint)
+    (said,) = [one for one in client.run(script) if "could not be asked" in one]
+    assert replay.reason in said

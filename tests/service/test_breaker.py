@@ -7,6 +7,8 @@ import threading
 import pytest
 
 from jupyter_hf_cache.errors import (
+    NotAHub,
+    Offline,
     UpstreamAnswer,
     UpstreamError,
     UpstreamFailing,
@@ -159,3 +161,103 @@ def test_an_error_is_kept_without_its_frames(breaker: Breaker) -> None:
             ask(breaker)
         raised.append(caught.value)
     assert raised[0] is not raised[1]
+
+
+def test_what_is_no_hub_rests_like_one_that_is_gone(breaker: Breaker, clock: Monotonic) -> None:
+    with pytest.raises(NotAHub):
+        ask(breaker, NotAHub("a web page"))
+    with pytest.raises(NotAHub, match="a web page"):
+        ask(breaker)
+    clock.now += 2.0
+    ask(breaker)
+
+
+def test_who_waits_for_a_probe_waits_once(breaker: Breaker, clock: Monotonic) -> None:
+    """A probe of a silent upstream takes seconds, and many files are asked for meanwhile."""
+    with pytest.raises(UpstreamUnreachable):
+        ask(breaker, UpstreamUnreachable("timed out"))
+    clock.now += 60.0
+    with breaker.asking("remote"):
+        clock.now += 1.0
+        for _ in range(100):
+            # By the clock of the test, which stands still: nobody waits for anything real.
+            with pytest.raises(UpstreamUnreachable):
+                ask(breaker)
+
+
+class TestPassedOn:
+    """Requests whose answers are not judged."""
+
+    def test_they_are_not_sent_to_who_is_gone(self, breaker: Breaker, clock: Monotonic) -> None:
+        with pytest.raises(UpstreamUnreachable):
+            ask(breaker, UpstreamUnreachable("refused"))
+        with pytest.raises(UpstreamUnreachable), breaker.reaching("remote"):
+            pytest.fail("it was sent")
+        clock.now += 2.0
+        with breaker.reaching("remote"):
+            pass
+        assert breaker.state("remote") == ("reachable", "")
+
+    def test_they_go_to_who_only_fails(self, breaker: Breaker) -> None:
+        for _ in range(3):
+            with pytest.raises(UpstreamFailing):
+                ask(breaker, UpstreamFailing("busy", status=503))
+        passed = []
+        with breaker.reaching("remote"):
+            passed.append(True)
+        assert passed
+        assert rests(breaker), "an answer that nobody judged says nothing"
+
+    def test_a_long_one_is_waited_for_by_nobody(self, breaker: Breaker, clock: Monotonic) -> None:
+        with pytest.raises(UpstreamUnreachable):
+            ask(breaker, UpstreamUnreachable("refused"))
+        clock.now += 2.0
+        with breaker.reaching("remote"):
+            ask(breaker)
+
+    def test_a_portal_that_answers_one_is_noted(self, breaker: Breaker) -> None:
+        with pytest.raises(NotAHub), breaker.reaching("remote"):
+            raise NotAHub("a web page")
+        assert rests(breaker)
+
+
+class TestWatch:
+    """What the clients of a remote learn and tell."""
+
+    def test_a_download_that_finds_out_lets_the_others_know(self, breaker: Breaker) -> None:
+        watch = breaker.watch("remote")
+        assert not watch.doubted()
+        watch.unreachable(UpstreamUnreachable("timed out"), 5.0)
+        assert watch.doubted()
+        assert rests(breaker)
+        assert not breaker.watch("other").doubted()
+
+    def test_doubt_ends_with_an_answer(self, breaker: Breaker, clock: Monotonic) -> None:
+        watch = breaker.watch("remote")
+        watch.unreachable(UpstreamUnreachable("timed out"), 0.0)
+        clock.now += 2.0
+        assert watch.doubted(), "the next question has one try"
+        ask(breaker)
+        assert not watch.doubted()
+
+    def test_offline_is_looked_up_each_time(self, clock: Monotonic) -> None:
+        why = {"remote": ""}
+        breaker = Breaker(clock, offline=lambda remote_id: why[remote_id])
+        watch = breaker.watch("remote")
+        watch.check()
+        why["remote"] = "It is offline."
+        with pytest.raises(Offline, match="offline"):
+            watch.check()
+        assert breaker.state("remote") == ("offline", "It is offline.")
+        with pytest.raises(Offline), breaker.asking("remote"):
+            watch.check()
+        why["remote"] = ""
+        assert breaker.state("remote")[0] == "unknown", "it says nothing of the upstream"
+
+
+def test_a_changed_remotes_mirrors_are_asked_at_once_too(breaker: Breaker) -> None:
+    for name in ("remote~mirror", "remote2"):
+        breaker.watch(name).unreachable(UpstreamUnreachable("refused"), 0.0)
+    breaker.forget("remote")
+    assert not breaker.watch("remote~mirror").doubted()
+    assert breaker.watch("remote2").doubted()
