@@ -299,6 +299,10 @@ class CacheService:
         """Return whether a request's body is read whole before it is answered."""
         return self._dispatch.needs_body(method, path)
 
+    def only_asks(self, method: str, path: str) -> bool:
+        """Return whether a request is a question and no change, nor a step towards one."""
+        return self._dispatch.only_asks(method, path)
+
     def refresh(self, repo: RepoRef) -> None:
         """Make the next look at a repo ask its upstreams, whatever is known of it."""
         for remote in self.config.remotes():

@@ -68,6 +68,13 @@ class Dispatch:
         self._breaker = breaker
         self._read_only = read_only
 
+    def only_asks(self, method: str, path: str) -> bool:
+        """Return whether a request is a question and no change, nor a step towards one."""
+        _, rest = self._callers.distribution(path)
+        request = parse(method, rest)
+        asks = method in ("GET", "HEAD") or request.kind is Kind.PATHS_INFO
+        return asks and not request.writes
+
     def needs_body(self, method: str, path: str) -> bool:
         """Return whether a request's body is read whole before it is answered: the questions of
         paths-info, the LFS batch, of which only the body tells whether it writes, and what creates,

@@ -83,16 +83,17 @@ class ContentHandler(CacheHandler):
             self.pass_guard()
             return
         await super().prepare()
-        if self.request.method in ("GET", "HEAD"):
-            return
+        service, run = self.context.service, self.context.run
         method, path = self.request.method or "", self.entrance.path
-        if await self.context.run(self.context.service.needs_body, method, path):
-            self._question = bytearray()
-        elif self.from_page:
+        if self.from_page and not await run(service.only_asks, method, path):
             raise Refused(
                 "Pages of other origins may read here, and change nothing.",
                 advice="Send changes from a program, or straight to the Hub.",
             )
+        if method in ("GET", "HEAD"):
+            return
+        if await run(service.needs_body, method, path):
+            self._question = bytearray()
         elif self.has_body():
             pipe = self._pipe = BodyPipe()
             self._forwarded = asyncio.ensure_future(self._ask(pipe))

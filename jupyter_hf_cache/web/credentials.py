@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import hmac
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
+
+from tornado.web import RequestHandler
 
 from jupyter_hf_cache.errors import HfCacheError
 
@@ -187,3 +190,46 @@ class Throttle:
     def _recent(self, address: str) -> list[float]:
         horizon = self._clock() - self._window
         return [moment for moment in self._failures.get(address, ()) if moment > horizon]
+
+
+class BoundCredentials:
+    """An authenticator, bound to one request.
+
+    Args:
+        handler: whose request it is.
+
+    Attributes:
+        found: who logged in, once that was asked.
+    """
+
+    def __init__(self, authenticator: Authenticator, handler: RequestHandler) -> None:
+        self._authenticator = authenticator
+        self._handler = handler
+        self.found: Login | None = None
+
+    async def login(self, *, show_authorization: bool) -> Login | None:
+        """Ask the identity provider, with or without the `Authorization` header."""
+        with _hidden_authorization(self._handler, hide=not show_authorization):
+            self.found = await self._authenticator.login(self._handler)
+        return self.found
+
+    async def check_password(self, user: str, password: str) -> bool:
+        """Check Basic credentials."""
+        return await self._authenticator.check_password(user, password)
+
+    def is_own(self, secret: str) -> bool:
+        """Whether a secret is one of this server's."""
+        return self._authenticator.is_own(secret)
+
+
+@contextlib.contextmanager
+def _hidden_authorization(handler: RequestHandler, *, hide: bool) -> Iterator[None]:
+    headers = handler.request.headers
+    kept = headers.get_list("Authorization") if hide else []
+    if kept:
+        del headers["Authorization"]
+    try:
+        yield
+    finally:
+        for value in kept:
+            headers.add("Authorization", value)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable
 from http.cookies import SimpleCookie
 from logging import DEBUG, INFO, WARNING, Logger, LoggerAdapter
 from types import TracebackType
@@ -25,7 +25,7 @@ from tornado.web import HTTPError, RequestHandler, stream_request_body
 from jupyter_hf_cache.errors import BadRequest, HfCacheError, Refused, UpstreamAnswer
 from jupyter_hf_cache.web import capability, entrance, errors, guard, network
 from jupyter_hf_cache.web.context import WebContext
-from jupyter_hf_cache.web.credentials import Login
+from jupyter_hf_cache.web.credentials import BoundCredentials, Login
 from jupyter_hf_cache.web.entrance import Entrance
 
 CONTENT_PREFIX = "pulp/content/"
@@ -319,7 +319,8 @@ class CacheHandler(RequestHandler):
     async def _admit(self) -> Entrance:
         content = self.surface == "content"
         prefix = self.context.base_url + CONTENT_PREFIX
-        return await entrance.admit(
+        credentials = BoundCredentials(self.context.authenticator, self)
+        admitted = await entrance.admit(
             entrance.Request(
                 surface="content" if content else "api",
                 method=self.request.method or "",
@@ -332,8 +333,10 @@ class CacheHandler(RequestHandler):
                 root=self.full_url(CONTENT_PREFIX) if content else "",
             ),
             self.context.rules,
-            _BoundCredentials(self),
+            credentials,
         )
+        self._login = credentials.found
+        return admitted
 
     def _is_xsrf_valid(self) -> bool:
         try:
@@ -381,38 +384,6 @@ class CacheHandler(RequestHandler):
             )
         except (httputil.HTTPInputError, ValueError):
             raise BadRequest("The form in the body cannot be read.") from None
-
-
-class _BoundCredentials:
-    """The app's authenticator, bound to one request."""
-
-    def __init__(self, handler: CacheHandler) -> None:
-        self._handler = handler
-        self._authenticator = handler.context.authenticator
-
-    async def login(self, *, show_authorization: bool) -> Login | None:
-        with _hidden_authorization(self._handler, hide=not show_authorization):
-            self._handler._login = await self._authenticator.login(self._handler)
-        return self._handler._login
-
-    async def check_password(self, user: str, password: str) -> bool:
-        return await self._authenticator.check_password(user, password)
-
-    def is_own(self, secret: str) -> bool:
-        return self._authenticator.is_own(secret)
-
-
-@contextlib.contextmanager
-def _hidden_authorization(handler: CacheHandler, *, hide: bool) -> Iterator[None]:
-    headers = handler.request.headers
-    kept = headers.get_list("Authorization") if hide else []
-    if kept:
-        del headers["Authorization"]
-    try:
-        yield
-    finally:
-        for value in kept:
-            headers.add("Authorization", value)
 
 
 def _prints_debug(log: Logger | LoggerAdapter[Any]) -> bool:

@@ -155,6 +155,9 @@ def test_a_question_by_post_is_a_read(opened: RunningCache) -> None:
         ("POST", "/api/models/alice/paths-info/commit/main"),
         ("DELETE", "/api/repos/delete"),
         ("PUT", "/api/models/org/large/settings"),
+        ("POST", "/org/large.git/info/lfs/objects/batch"),
+        ("POST", "/api/validate-yaml"),
+        ("GET", "/api/models/org/large/xet-write-token/main"),
     ],
 )
 def test_it_changes_nothing_even_with_a_token(
