@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import requests
 from fake_hub import BigFile, FakeHub
 from serve_process import DEADLINE, Serving, curl, refuses, wait_until
 
@@ -70,6 +71,19 @@ def test_it_serves_what_it_prints(tmp_path: Path, hub: FakeHub) -> None:
         assert status == 200
         assert [remote["url"] for remote in json.loads(body)["results"]] == [hub.url]
         assert invented not in serving.log.read_text()
+
+
+def test_pages_of_named_origins_may_read_through_every_worker(tmp_path: Path, hub: FakeHub) -> None:
+    pages = ("https://one.example.org", "https://two.example.org")
+    options = ["--workers=2", *(f"--cors-origin={origin}" for origin in pages)]
+    with Serving(tmp_path, hub, *options) as serving:
+        config = f"{serving.endpoint}/tiny/model/resolve/main/config.json"
+        for origin in [*pages * 3, "https://three.example.org"]:
+            answer = requests.get(config, headers={"Origin": origin}, timeout=DEADLINE)
+            allowed = answer.headers.get("Access-Control-Allow-Origin")
+            expected = (200, origin) if origin in pages else (403, None)
+            assert (answer.status_code, allowed) == expected
+    assert "is no origin" in run("--cors-origin=one.example.org").stderr
 
 
 def test_the_port_keeps_connections_open(tmp_path: Path, hub: FakeHub) -> None:

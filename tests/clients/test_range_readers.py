@@ -33,7 +33,7 @@ def make(name, groups, seed):
     table = pa.table({{"a": np.arange(groups * rows), **table}})
     pq.write_table(table, name, row_group_size=rows, compression="none", use_dictionary=False)
     return [int(part.sum()) for part in np.split(table["b"].to_numpy(), groups)]
-tell([make("big.parquet", {GROUPS}, 1), make("small.parquet", 6, 2)])
+tell([make("big.parquet", {GROUPS}, 1), make("small.parquet", 6, 2), make("plain.parquet", 4, 3)])
 """
 MAKE_SHARDS = """
 import numpy as np, pyarrow as pa, pyarrow.parquet as pq
@@ -83,6 +83,24 @@ def total(group):
         db.load_extension(glob.glob(httpfs)[0])
         span = f"a BETWEEN {group * rows} AND {(group + 1) * rows - 1}"
         return int(db.sql(f"SELECT sum(b) FROM '{URL}' WHERE {span}").fetchone()[0])
+"""
+
+PLAIN = """
+import duckdb, fsspec, huggingface_hub as hf, pandas as pd, polars as pl, pyarrow.parquet as pq
+rows = 1024 * 1024 // 8
+group = slice(2 * rows, 3 * rows)
+with fsspec.open(URL) as file:
+    arrow = int(pq.ParquetFile(file).read_row_group(2, columns=["b"])["b"].to_numpy().sum())
+with hf.HfFileSystem().open(PATH) as file:
+    polars = pl.read_parquet(file, columns=["b"])["b"][group].sum()
+with duckdb.connect() as db:
+    db.register_filesystem(hf.HfFileSystem())
+    span = f"a BETWEEN {group.start} AND {group.stop - 1}"
+    duck = int(db.sql(f"SELECT sum(b) FROM '{PATH}' WHERE {span}").fetchone()[0])
+pandas = int(pd.read_parquet(URL, columns=["b"])["b"][group].sum())
+tell([arrow, polars, duck, pandas])
+sys.stdout.flush()
+os._exit(0)
 """
 
 
@@ -143,9 +161,13 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     root = tmp_path_factory.mktemp("range-readers")
     maker = Client("data", root / "maker", "http://nowhere.invalid")
     sums = maker.run(MAKE)
-    big, small = ((maker.home / f"{name}.parquet").read_bytes() for name in ("big", "small"))
+    big, small, plain = (
+        (maker.home / f"{name}.parquet").read_bytes() for name in ("big", "small", "plain")
+    )
     with FakeHub.with_defaults() as hub:
-        hub.repo("datasets", REPO).commit({FILE: big, "small.parquet": small})
+        hub.repo("datasets", REPO).commit(
+            {FILE: big, "small.parquet": small, "plain.parquet": plain}
+        )
         with StandAloneServer(root / "server", hub.url) as server:
             yield Stage(hub, server, big, sums)
 
@@ -177,6 +199,15 @@ def test_what_one_client_read_is_there_for_another(stage: Stage, tmp_path: Path)
     duck = stage.read(READERS[6], tmp_path / "duck", group)
     assert duck == stage.sums[0][group]
     assert stage.hub.counters.bytes("cdn") == 0, stage.hub.counters.summary()
+
+
+def test_plain_urls_and_hf_paths_are_read_with_what_each_library_has_for_them(
+    stage: Stage, tmp_path: Path
+) -> None:
+    url = f"{stage.server.endpoint}/datasets/{REPO}/resolve/main/plain.parquet"
+    names = f"URL, PATH = {url!r}, {f'hf://datasets/{REPO}/plain.parquet'!r}\n"
+    found = Client("data", tmp_path / "home", stage.server.endpoint).run(names + PLAIN)
+    assert found == [stage.sums[2][2]] * 4
 
 
 def test_a_part_is_read_while_the_whole_file_is_on_its_way(stage: Stage, tmp_path: Path) -> None:
