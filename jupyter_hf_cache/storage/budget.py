@@ -161,9 +161,14 @@ class Budget:
             OutOfSpace: not even eviction makes enough room; it stays as it was.
             StorageError: the ledger cannot be written.
         """
+        if self._suffices(reservation, size):
+            return  # as for nearly every fill, which must not wait for those that begin
         with self._lock:
-            if size > reservation.size or partial_key(reservation.blob) not in self._reserved:
+            if not self._suffices(reservation, size):
                 self._take(reservation, max(size, reservation.size), leased=True)
+
+    def _suffices(self, reservation: Reservation, size: int) -> bool:
+        return size <= reservation.size and partial_key(reservation.blob) in self._reserved
 
     def _take(self, reservation: Reservation, size: int, *, leased: bool) -> None:
         key = partial_key(reservation.blob)
@@ -203,13 +208,25 @@ class Budget:
             _, room = self._ledger.totals()
             over = room + wanted.room - (before.room if before is not None else 0) - self.limit
             # Nothing is written before it is clear that it fits: on a full disk that would fail.
-            more = self._outstanding(wanted)
-            if before is not None and before.owner:
-                more -= self._outstanding(before)
-            lacking = max(over, more - self.free_on_disk())
+            lacking = over
+            if not self._fits_easily(wanted):
+                lacking = max(over, self._lacking(wanted, before))
             if lacking <= 0:
                 self._ledger.put(wanted)
             return lacking
+
+    def _fits_easily(self, wanted: Entry) -> bool:
+        """Return whether the disk has room even if of all that is promised nothing were written
+        yet: to look at each of the files takes longer than a small file does."""
+        most = self._ledger.promised() + wanted.room
+        return most <= shutil.disk_usage(self._store.root).free - self.min_free
+
+    def _lacking(self, wanted: Entry, before: Entry | None) -> int:
+        """Return how many bytes the disk lacks, 0 or less for none."""
+        more = self._outstanding(wanted)
+        if before is not None and before.owner:
+            more -= self._outstanding(before)
+        return more - self.free_on_disk()
 
     def _release(self, reservation: Reservation, *, kept: bool) -> None:
         key = partial_key(reservation.blob)

@@ -69,6 +69,7 @@ _PUT = (
 _GET = f"SELECT {_FIELDS} FROM entry WHERE key = ?"  # noqa: S608
 _RANGE = f"SELECT {_FIELDS} FROM entry WHERE key > ? AND key < ? ORDER BY key LIMIT ?"  # noqa: S608
 _OWNED = f"SELECT {_FIELDS} FROM entry WHERE owner != ''"  # noqa: S608
+_PROMISED = "SELECT TOTAL(room) FROM entry WHERE owner != ''"
 _OLDEST = (
     f"SELECT {_FIELDS} FROM entry WHERE pinned = 0 AND owner = '' AND (used, key) > (?, ?) "  # noqa: S608
     "ORDER BY used, key LIMIT ?"
@@ -171,6 +172,11 @@ class Ledger:
     def owned(self) -> list[Entry]:
         """Return the entries that some process works on."""
         return list(self._entries(_OWNED))
+
+    def promised(self) -> int:
+        """Return the room of the entries that some process works on, written or not."""
+        ((room,),) = self._rows(_PROMISED)
+        return int(room)
 
     def oldest(self, after: Entry | None, limit: int) -> list[Entry]:
         """Return entries that may be evicted, least recently used first, beginning behind

@@ -28,6 +28,7 @@ from jupyter_hf_cache.errors import (
 from jupyter_hf_cache.storage.budget import Budget, Reservation
 from jupyter_hf_cache.storage.interface import BlobId, BlobStore, Partial, Stage
 from jupyter_hf_cache.upstream.adopting import AdoptingFill, may_adopt
+from jupyter_hf_cache.upstream.blob_locks import BlobLocks
 from jupyter_hf_cache.upstream.fill import Fill
 from jupyter_hf_cache.upstream.fill_report import FillReport, report
 from jupyter_hf_cache.upstream.following import Following
@@ -80,6 +81,9 @@ class Fills:
         self._on_fetched = on_fetched
         self._on_adopted = on_adopted
         self._on_begun = on_begun
+        # Starting waits for disk and ledger: many small files must not wait for one another.
+        self._deciding = BlobLocks()
+        # Guards what is below, and is held for moments only; taken after a blob's own lock.
         self._lock = threading.Lock()
         self._fills: dict[BlobId, Fill] = {}
         # Ended fills hold their lease a moment longer; those of this process are waited for.
@@ -160,7 +164,7 @@ class Fills:
         deadline = time.monotonic() + _WAIT_FOR_LEASE_SECONDS
         pause = 0.0
         while True:
-            with self._lock:
+            with self._deciding.of(blob):
                 growing = self._joined(blob, source)
                 if growing is not None:
                     return growing
@@ -298,8 +302,9 @@ class Fills:
             range_safe=range_safe,
             attempt=attempt,
         )
-        self._fills[blob] = self._holders[blob] = fill
-        self._reservations[id(fill)] = reservation
+        with self._lock:
+            self._fills[blob] = self._holders[blob] = fill
+            self._reservations[id(fill)] = reservation
         self._neighbours.attend_to(fill)
         self._on_begun()
         return fill
@@ -317,7 +322,7 @@ class Fills:
 
     def _take_the_place_of(self, following: Following) -> Fill | None:
         """Start or join a fill where another process ended; the caller must leave it."""
-        with self._lock:
+        with self._deciding.of(following.blob):
             if self._stopped or following.over:
                 return None
             fill = self._fills.get(following.blob) or self._start(
@@ -346,11 +351,13 @@ class Fills:
         if kept:
             # Before anybody finds the fill ended: what is asked next depends on it.
             self._note(fill.blob, self._clear_taint, fill.blob)
-        with self._lock:
-            self._reservations.pop(id(fill)).release(kept=kept)
-            self._recent.appendleft(report(fill, fill.outcome))
-            if self._fills.get(fill.blob) is fill:
-                del self._fills[fill.blob]
+        with self._deciding.of(fill.blob):
+            with self._lock:
+                reservation = self._reservations.pop(id(fill))
+                self._recent.appendleft(report(fill, fill.outcome))
+                if self._fills.get(fill.blob) is fill:
+                    del self._fills[fill.blob]
+            reservation.release(kept=kept)
         self._note(fill.blob, self._on_fetched, fill.fetched)
         if fill.adopted:
             self._note(fill.blob, self._on_adopted, max(0, fill.size - fill.fetched))
@@ -404,7 +411,7 @@ class Fills:
 
     def _retry(self, fill: Fill, error: VerificationFailed) -> None:
         """Start once more from nothing; a second failure rests."""
-        with self._lock:
+        with self._deciding.of(fill.blob):
             again = None
             fill.release()
             if fill.attempt >= _ATTEMPTS_AT_A_DIGEST:
@@ -434,7 +441,7 @@ class Fills:
 
     def stop(self) -> None:
         """End all fills, keeping what they have; for shutting down."""
-        with self._lock:
+        with self._deciding.all():
             self._stopped = True
             fills = list(self._fills.values())
         for fill in fills:
