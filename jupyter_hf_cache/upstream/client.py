@@ -18,7 +18,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
@@ -58,6 +58,9 @@ RETRY_BUDGET = 7.5
 """Seconds after which no new try begins: huggingface_hub waits 10 s for the head of an answer."""
 
 _BACKOFF = 0.2
+_LEAST_BUDGET = 2.5
+# Seconds of silence after which a mirror is asked for a list.
+_BESIDE_MIRRORS = 10.0
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _TOKEN = re.compile(r"[\x21-\x7e]+")
@@ -121,7 +124,7 @@ class UpstreamClient:
         )
         self.links = Links()
         # Who waits for the head of an answer waits for all that can be asked, one after the other.
-        self._budget = RETRY_BUDGET / (1 + len(remote.mirrors or []))
+        self._budget = max(RETRY_BUDGET / (1 + len(remote.mirrors or [])), _LEAST_BUDGET)
 
     def __repr__(self) -> str:
         return f"<UpstreamClient {self.remote.origin}>"
@@ -139,7 +142,7 @@ class UpstreamClient:
         follow: Follow = "none",
         read_timeout: float | None = None,
         connect_timeout: float | None = None,
-        background: bool = False,
+        background: bool | Callable[[], bool] = False,
     ) -> UpstreamResponse:
         """Send one request and return the head of the answer, from which the body is read.
 
@@ -163,7 +166,8 @@ class UpstreamClient:
             read_timeout: seconds between two pieces, unless the remote has its own.
             connect_timeout: seconds until the connection stands, in place of the remote's.
             background: nobody waits for it: it gives way to requests that somebody waits for, and
-                waits while little is left of what the upstream allows.
+                waits while little is left of what the upstream allows. A callable is asked again
+                while it waits.
 
         Raises:
             UpstreamFailing: 429, the upstream allows no more for now; it was not asked.
@@ -182,7 +186,7 @@ class UpstreamClient:
             connect_timeout=self._connect_timeout(connect_timeout),
             read_timeout=self._read_timeout(method, read_timeout),
             deadline=time.monotonic() + total if total else None,
-            background=background,
+            background=background if callable(background) else lambda: bool(background),
         )
         if path_or_url.startswith("/"):
             target = own_target(self.remote, path_or_url, query)
@@ -197,13 +201,15 @@ class UpstreamClient:
 
     def _connect_timeout(self, asked: float | None) -> float:
         limits = (self.remote.sock_connect_timeout, self.remote.connect_timeout)
-        return asked or min(filter(None, limits), default=CONNECT_TIMEOUT)
+        return asked or min(filter(None, limits), default=min(CONNECT_TIMEOUT, self._budget))
 
     def _read_timeout(self, method: str, asked: float | None) -> float:
-        seconds = self.remote.sock_read_timeout or asked or READ_TIMEOUT
-        if self.remote.mirrors and method.upper() == "HEAD":
-            return min(seconds, self._budget)
-        return seconds
+        if self.remote.sock_read_timeout:
+            return self.remote.sock_read_timeout
+        seconds = asked or READ_TIMEOUT
+        if not self.remote.mirrors or seconds > READ_TIMEOUT:
+            return seconds
+        return min(seconds, self._budget if method.upper() == "HEAD" else _BESIDE_MIRRORS)
 
     def close(self) -> None:
         """Close idle connections; a request that is still running ends as it would have."""

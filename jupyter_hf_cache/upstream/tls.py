@@ -6,6 +6,7 @@ Not responsible for: opening connections (`client`).
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 import ssl
@@ -21,6 +22,8 @@ from jupyter_hf_cache.storage.records import Remote
 
 BUNDLE_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 """Environment variables that name a file or folder of trusted certificates, first match wins."""
+
+logger = logging.getLogger(__name__)
 
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
@@ -43,6 +46,7 @@ def create_context(
     # certify has to be readable on every Python alike.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if not remote.tls_validation:
+        logger.warning("The certificates of remote %r are not checked.", remote.name)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     if with_client_cert and remote.client_cert:
