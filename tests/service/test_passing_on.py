@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import pytest
-from raw_http import RawServer, exchange, raw_server, statuses
+from raw_http import OK, RawServer, exchange, raw_server, statuses
 from serving import RunningCache
 
 TOKEN = b"hf_alice"
@@ -184,6 +185,26 @@ class TestHeaders:
             b"x-hf-bill-to",
         }
         assert head_of(request)[b"authorization"] == b"Bearer " + TOKEN
+
+    def test_callers_on_the_same_connections_are_never_taken_for_each_other(
+        self, before: RunningCache, upstream: RawServer
+    ) -> None:
+        upstream.answer = lambda request: OK.replace(
+            b"\r\n\r\n", b'\r\nSet-Cookie: session=secret\r\nETag: "x"\r\n\r\n'
+        )
+
+        def ask(number: int) -> None:
+            headers = {"Authorization": f"Bearer hf_{number % 5}"} if number % 5 else {}
+            before.get(f"/api/settings/of-{number % 5}", trusted=True, headers=headers)
+
+        with ThreadPoolExecutor(6) as pool:
+            list(pool.map(ask, range(60)))
+        assert len(upstream.seen) == 60
+        for request in upstream.seen:
+            number = line_of(request).split(b" ")[1].rpartition(b"-")[2]
+            own = None if number == b"0" else b"Bearer hf_" + number
+            assert head_of(request).get(b"authorization") == own
+            assert b"secret" not in request
 
     def test_a_forwarding_header_makes_a_capability_worthless(
         self, before: RunningCache, upstream: RawServer
