@@ -102,6 +102,7 @@ class Upstream:
         go_on: Callable[[], bool],
         ranges: Ranges = "preferred",
         spare: bool = False,
+        background: Callable[[], bool] | None = None,
     ) -> None:
         """As `jupyter_hf_cache.upstream.transfer.transfer`."""
         with self._changed:

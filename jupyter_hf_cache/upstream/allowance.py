@@ -121,22 +121,27 @@ class Allowances:
 
     @contextmanager
     def asking(
-        self, origin: str, authorization: str | None, path: str, *, background: bool = False
+        self,
+        origin: str,
+        authorization: str | None,
+        path: str,
+        *,
+        background: Callable[[], bool] = lambda: False,
     ) -> Iterator[Asking]:
         """Guard one request to an origin; whoever sends it tells of its answer.
 
         Args:
             authorization: the header that is sent, by which the upstream knows who asks.
             path: of the URL.
-            background: nobody waits for it: it waits for the next window while little is left.
+            background: while it says that nobody waits for the request, that waits for the next
+                window if little is left.
 
         Raises:
             UpstreamFailing: 429, without asking: nothing is left. Its headers are the upstream's.
         """
         who = self._who(origin, authorization)
         kind = _kind_of(path)
-        if background:
-            self._wait_for_more(who, kind)
+        self._wait_for_more(who, kind, background)
         window = self._enter(who, kind)
         self._on_asked()
         asking = Asking()
@@ -148,11 +153,6 @@ class Allowances:
                 if asking.status:
                     self._note(who, kind, asking)
                 self._changed.notify_all()
-
-    def wait(self, origin: str, authorization: str | None, path: str) -> None:
-        """Return when a background request would be sent at once; for who holds nothing yet that
-        others wait for."""
-        self._wait_for_more(self._who(origin, authorization), _kind_of(path))
 
     def close(self) -> None:
         """Let everybody go who waits."""
@@ -174,9 +174,9 @@ class Allowances:
             window.under_way += 1
             return window
 
-    def _wait_for_more(self, who: _Who, kind: str) -> None:
+    def _wait_for_more(self, who: _Who, kind: str, background: Callable[[], bool]) -> None:
         with self._changed:
-            while not self._closed:
+            while not self._closed and background():
                 window, now = self._window(who, self._name(who, kind)), self._clock()
                 if window.available(now) > (window.quota or 0) * RESERVE:
                     return

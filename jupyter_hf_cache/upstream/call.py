@@ -7,7 +7,7 @@ Not responsible for: sending it (`client`).
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import requests
@@ -30,7 +30,7 @@ class Call:
     """What stays the same from try to try and from redirect to redirect.
 
     Args:
-        background: nobody waits for it.
+        background: says, as often as it is asked, whether nobody waits for it.
     """
 
     method: str
@@ -40,7 +40,7 @@ class Call:
     connect_timeout: float
     read_timeout: float
     deadline: float | None
-    background: bool = False
+    background: Callable[[], bool] = lambda: False
 
     @property
     def streams(self) -> bool:

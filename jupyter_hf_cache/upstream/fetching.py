@@ -164,6 +164,8 @@ class Fetching:
             go_on=functools.partial(self._goes_on, part),
             ranges="required" if self._ranged else "unavailable",
             spare=part.kind == "extra",
+            # Somebody may come to wait for what was begun for nobody.
+            background=lambda: self._sources[0].background,
         )
 
     def _next_gap(self, part: Part) -> tuple[int, int] | None:

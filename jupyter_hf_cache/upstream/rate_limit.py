@@ -32,11 +32,11 @@ class RateLimit:
         self._lock = threading.Lock()
         self._next = 0.0
 
-    def wait(self, *, background: bool = False) -> None:
+    def wait(self, *, background: Callable[[], bool] = lambda: False) -> None:
         """Return when the next request may start.
 
         Args:
-            background: nobody waits for it; it starts when nobody else wants to.
+            background: while it says that nobody waits for the request, others go first.
         """
         if not self._interval:
             return
@@ -45,7 +45,7 @@ class RateLimit:
                 now = self._clock()
                 start = max(now, self._next)
                 # Who waits in the background holds no place: others may come in between.
-                mine = not background or start <= now
+                mine = start <= now or not background()
                 if mine:
                     self._next = start + self._interval
             if start > now:

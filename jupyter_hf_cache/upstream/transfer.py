@@ -136,6 +136,7 @@ def transfer(
     go_on: Callable[[], bool],
     ranges: Ranges = "preferred",
     spare: bool = False,
+    background: Callable[[], bool] | None = None,
 ) -> None:
     """Fetch [start, end) of a file of `size` bytes and give each piece to `sink(offset, data)`.
 
@@ -143,6 +144,8 @@ def transfer(
 
     Args:
         spare: give way to downloads that somebody waits for.
+        background: says, as often as it is asked, whether nobody waits for these bytes; None: what
+            `source` says.
 
     Raises:
         SourceLost: this caller's right or the file is gone.
@@ -151,7 +154,7 @@ def transfer(
         UpstreamError: anything that may pass by asking again.
     """
     slots = source.client.downloads
-    arriving = _arriving(source, start, end, size, ranges, spare=spare)
+    arriving = _arriving(source, start, end, size, ranges, spare=spare, background=background)
     with contextlib.closing(arriving):
         for offset, data in arriving:
             if data:
@@ -175,14 +178,21 @@ def pieces(source: Source, start: int, end: int, size: int) -> Pieces:
 
 
 def _arriving(
-    source: Source, start: int, end: int, size: int, ranges: Ranges, *, spare: bool
+    source: Source,
+    start: int,
+    end: int,
+    size: int,
+    ranges: Ranges,
+    *,
+    spare: bool,
+    background: Callable[[], bool] | None = None,
 ) -> Pieces:
     """Yield as `pieces`, and without data where something is read over."""
     slots = source.client.downloads
     with slots.spare() if spare else slots:
         try:
             for first, last in _answers(start, end, size, ranges):
-                with _ask(source, first, last, size, ranges) as response:
+                with _ask(source, first, last, size, ranges, background) as response:
                     yield from _body(response, source, first, last, size, ranges)
         except UpstreamError:
             source.forget_link()
@@ -213,7 +223,14 @@ def _body(
     raise UpstreamError(f"The upstream ended its answer {end - offset:,} bytes early.")
 
 
-def _ask(source: Source, start: int, end: int, size: int, ranges: Ranges) -> UpstreamResponse:
+def _ask(
+    source: Source,
+    start: int,
+    end: int,
+    size: int,
+    ranges: Ranges,
+    background: Callable[[], bool] | None,
+) -> UpstreamResponse:
     """Ask for the bytes where the Hub sent this caller lately, else by way of the Hub.
 
     The client sends a credential to the Hub's own origin only, whatever URL it is given.
@@ -223,13 +240,13 @@ def _ask(source: Source, start: int, end: int, size: int, ranges: Ranges) -> Ups
     links = source.client.links
     url = links.get(source.link) or links.small_file(source.link, source.claim[5])
     if url is not None:
-        response = _get(source, url, headers)
+        response = _get(source, url, headers, background)
         if response.status not in _URL_IS_OVER:
             return response
         # It ended before its time. That is no failure: the Hub gives another, or says why not.
         response.discard()
         links.forget(source.link, url)
-    response = _get(source, source.path, headers)
+    response = _get(source, source.path, headers, background)
     if response.status in (200, 206) and not _on_the_hub(response, source):
         links.put(source.link, response.url)
     elif response.status in (200, 206):
@@ -237,7 +254,12 @@ def _ask(source: Source, start: int, end: int, size: int, ranges: Ranges) -> Ups
     return response
 
 
-def _get(source: Source, path_or_url: str, headers: dict[str, str]) -> UpstreamResponse:
+def _get(
+    source: Source,
+    path_or_url: str,
+    headers: dict[str, str],
+    background: Callable[[], bool] | None,
+) -> UpstreamResponse:
     return source.client.request(
         "GET",
         path_or_url,
@@ -246,7 +268,7 @@ def _get(source: Source, path_or_url: str, headers: dict[str, str]) -> UpstreamR
         stream=True,
         follow="all",
         read_timeout=STALL_SECONDS,
-        background=source.background,
+        background=background or source.background,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -55,7 +55,7 @@ def ask(
     origin: str = HUB,
     background: bool = False,
 ) -> None:
-    with allowances.asking(origin, who, path, background=background) as asking:
+    with allowances.asking(origin, who, path, background=lambda: background) as asking:
         asking.answered(status, headers or {})
 
 
@@ -182,11 +182,27 @@ class TestBackground:
             clock.now += 60
             assert sent.wait(20)
 
+    def test_it_goes_on_when_somebody_comes_to_wait_for_it(self, allowances: Allowances) -> None:
+        ask(allowances, FILE, limit("resolvers", 1, 55))
+        alone = True
+        thread = threading.Thread(target=lambda: ask_in(allowances, lambda: alone))
+        thread.start()
+        thread.join(0.1)
+        assert thread.is_alive()
+        alone = False
+        thread.join(20)
+        assert not thread.is_alive()
+
     def test_it_is_let_go_at_the_end(self, allowances: Allowances) -> None:
         ask(allowances, FILE, limit("resolvers", 0, 55))
         with in_background(allowances) as sent:
             allowances.close()
         assert not sent.is_set(), "and held back like everybody"
+
+
+def ask_in(allowances: Allowances, background: Callable[[], bool]) -> None:
+    with allowances.asking(HUB, ME, FILE, background=background) as asking:
+        asking.answered(200, {})
 
 
 @contextmanager

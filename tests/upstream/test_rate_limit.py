@@ -70,5 +70,5 @@ def test_who_waits_in_the_background_comes_last() -> None:
 
     limit = RateLimit(1, clock=lambda: time.now, sleep=sleep)
     limit.wait()
-    limit.wait(background=True)
+    limit.wait(background=lambda: True)
     assert time.now == 102.0, "the other one went at 101, where it would have gone itself"
