@@ -87,6 +87,12 @@ class TestOrder:
         ledger.pin("a", pinned=False)
         assert [entry.key for entry in ledger.oldest(None, 10)] == ["a"]
 
+    def test_what_is_promised_is_the_room_of_owned_ones(self, ledger: Ledger) -> None:
+        assert ledger.promised() == 0
+        ledger.put(Entry("a", 1, 5, 1.0), Entry("b", 1, 7, 2.0, owner="me"))
+        ledger.put(Entry("c", 1, 11, 2.0, owner="you"))
+        assert ledger.promised() == 18
+
     def test_a_use_is_never_set_back(self, ledger: Ledger) -> None:
         ledger.put(Entry("a", 1, 1, 5.0))
         ledger.touch({"a": 3.0, "gone": 9.0})

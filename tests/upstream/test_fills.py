@@ -376,6 +376,59 @@ class TestStopping:
         second.close()
 
 
+class SlowDisk:
+    """Keeps one blob's lease waiting for the disk."""
+
+    def __init__(self, house: House, slow: BlobId, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.waits, self.goes_on = threading.Event(), threading.Event()
+        take = house.store.partial
+
+        def partial(blob: BlobId, size: int, owner: str = "") -> object:
+            if blob == slow:
+                self.waits.set()
+                assert self.goes_on.wait(30)
+            return take(blob, size, owner)
+
+        monkeypatch.setattr(house.store, "partial", partial)
+
+
+class TestStarting:
+    def test_does_not_wait_for_the_start_of_another(
+        self, house: House, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Nor does an end."""
+        numbers = (blob_of(data_of(SIZE, seed=seed)) for seed in range(2, 99))
+        locks = house.fills._deciding
+        slow = next(blob for blob in numbers if locks.of(blob) is not locks.of(BLOB))
+        disk = SlowDisk(house, slow, monkeypatch)
+        with ThreadPoolExecutor(1) as pool:
+            opening = pool.submit(house.fills.open, slow, SIZE, source(), range_safe=True)
+            assert disk.waits.wait(30)
+            try:
+                assert house.download() == DATA
+                wait_idle(house)
+            finally:
+                disk.goes_on.set()
+            fill = opening.result(30)
+        assert fill is not None
+        fill.leave()
+
+    def test_is_waited_for_at_the_end(self, house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+        disk = SlowDisk(house, BLOB, monkeypatch)
+        with ThreadPoolExecutor(2) as pool:
+            opening = pool.submit(house.joined)
+            assert disk.waits.wait(30)
+            stopping = pool.submit(house.fills.stop)
+            assert not stopping.done()
+            disk.goes_on.set()
+            fill = opening.result(30)
+            stopping.result(30)
+        assert fill.state == "paused"
+        fill.leave()
+        with pytest.raises(UpstreamError, match="shutting down"):
+            house.open()
+
+
 def test_people_see_running_and_ended_fills(house: House, upstream: Upstream) -> None:
     upstream.hold(MIB)
     fill = house.joined()
