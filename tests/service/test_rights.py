@@ -240,6 +240,10 @@ def test_equal_bytes_are_shared_but_the_right_is_not(
     hub.counters.reset()
     answer = ask(cache, "anonymous", ("GET", f"/{public.id}/resolve/main/model.bin", {}))
     assert answer.content == WEIGHTS.read(0, WEIGHTS.size)
+    assert hub.counters.bytes("cdn") <= 1024 * 1024, "a proof that the public repo has them"
+    hub.counters.reset()
+    answer = ask(cache, "anonymous", ("GET", f"/{public.id}/resolve/main/model.bin", {}))
+    assert answer.content == WEIGHTS.read(0, WEIGHTS.size)
     assert hub.counters.count(host="cdn") == 0
     answer = ask(cache, "anonymous", ("GET", f"/{private.id}/resolve/main/model.bin", {}))
     assert shows_nothing(answer)
