@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 REPOS = "/api/repos/"
 """Where repos are created, moved and deleted; which ones, only the body tells."""
 
+# Somebody else made it; what is known here may be older than that.
+_EXISTS = 409
 # Changes to what is in a repo, or said about it. Any other may be to who reads it.
 _OF_CONTENT = frozenset(
     {
@@ -47,8 +49,22 @@ class Aftermath:
         self._changes = changes
         self._rights = rights
 
+    def follow(self, answer: Answer, request: HubRequest, scope: str, body: object) -> Answer:
+        """Take note of a change that was answered, now and when the answer has come to its end: git
+        carries a push out while it answers.
+
+        What was refused changed nothing; who may not write cannot make the cache forget.
+        """
+        if 400 <= answer.status < 500 and answer.status != _EXISTS:
+            return answer
+        self.note(request, scope, body)
+        stream = answer.body
+        if isinstance(stream, StreamBody):
+            stream.chunks = self._noting(stream.chunks, request, scope)
+        return answer
+
     def note(self, request: HubRequest, scope: str, body: object) -> None:
-        """A change was sent; also after an error, for it may have been carried out.
+        """A change was sent, and may have been carried out.
 
         Args:
             scope: of the remote it was sent to.
@@ -64,14 +80,6 @@ class Aftermath:
         self._changes.note(scope, None if request.path.endswith("/duplicate") else repo)
         if repo is not None and not request.git and not _is_of_content(request, repo):
             self._forget_rights(scope, repo.__eq__)
-
-    def note_at_end(self, answer: Answer, request: HubRequest, scope: str) -> Answer:
-        """Take note once more when the answer has come to its end: git carries a push out while it
-        answers."""
-        body = answer.body
-        if isinstance(body, StreamBody):
-            body.chunks = self._noting(body.chunks, request, scope)
-        return answer
 
     def _forget_rights(self, scope: str, matches: Callable[[RepoRef], bool]) -> None:
         try:

@@ -170,15 +170,21 @@ class Dispatch:
         if request.mints and request.repo is not None:
             # It hands out URLs or tokens, so the right to content comes first.
             self._files.check_right(caller, request.repo)
+        if not request.writes:
+            return self._forward(request, caller, headers, body)
         try:
-            with self._breaker.reaching(caller.remote.id):
-                answer = forward(request, caller, headers, body)
-        finally:
-            if request.writes:
-                self._aftermath.note(request, caller.scope, body)
-        if request.writes:
-            self._aftermath.note_at_end(answer, request, caller.scope)
-        return answer
+            answer = self._forward(request, caller, headers, body)
+        except BaseException:
+            # It may have been carried out all the same.
+            self._aftermath.note(request, caller.scope, body)
+            raise
+        return self._aftermath.follow(answer, request, caller.scope, body)
+
+    def _forward(
+        self, request: HubRequest, caller: Caller, headers: Mapping[str, str], body: Body
+    ) -> Answer:
+        with self._breaker.reaching(caller.remote.id):
+            return forward(request, caller, headers, body)
 
     def _raw(self, request: HubRequest, caller: Caller, headers: Mapping[str, str]) -> Answer:
         """Answer `raw`: the file as git has it, which for an LFS file is its pointer."""

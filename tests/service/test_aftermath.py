@@ -127,6 +127,20 @@ def test_a_like_costs_nobody_the_right_to_read(cache: RunningCache, hub: FakeHub
         hub.resume()
 
 
+def test_a_refused_change_makes_nobody_forget(cache: RunningCache, hub: FakeHub) -> None:
+    sha = hub.catalogue.get("models", "org/large").head.sha
+    assert seen(cache, PINNED.format(sha)) == [200, 200, 200]
+    for method, path, body in (
+        ("PUT", "/api/models/org/large/settings", {"private": True}),
+        ("DELETE", "/api/repos/delete", {"name": "large", "organization": "org"}),
+    ):
+        answer = cache.request(method, path, trusted=True, headers=BOB, json=body)
+        assert answer.status_code == 403
+    hub.counters.reset()
+    assert seen(cache, PINNED.format(sha)) == [200, 200, 200]
+    assert hub.counters.requests == []
+
+
 READING = (
     ("POST", "/api/models/org/large/paths-info/main", {"paths": ["README.md"]}),
     ("POST", "/org/large.git/info/lfs/objects/batch", {"operation": "download", "objects": []}),
