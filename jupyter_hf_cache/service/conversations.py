@@ -12,7 +12,9 @@ endpoint it uses, the identity it asks with and its `User-Agent`. Two clients ma
 where it was given two versions of a file, the rest is not guessed at and it gets the whole file.
 
 A request that begins (no Range, or one for the first byte) always goes to where the ref points now,
-but for a GET that follows its own HEAD within seconds.
+but for a GET that follows its own HEAD within seconds. Libraries of the Hub begin each download
+with a HEAD and name the file by its ETag, whatever the GET brings, also when they repeat it from
+the start after a cut; so their GET of a large file is of the commit of their last HEAD.
 """
 
 from __future__ import annotations
@@ -44,6 +46,9 @@ KEPT_SECONDS = 3600.0
 LONGEST_SECONDS = 24 * 3600.0
 HEAD_SECONDS = 30.0
 """Within this time after a HEAD, the GET is of the same commit."""
+
+# Part of the `User-Agent` of huggingface_hub and all that use it, and of the crate hf-hub.
+_LIBRARIES = ("hf_hub/", "hf-hub/")
 
 _MOST = 20_000
 _MOST_VERSIONS = 4
@@ -78,6 +83,7 @@ class Told:
         headed: its head was asked for.
         given: its bytes were asked for from the beginning.
         used: something of it was given out.
+        large: other processes and a later start know of it too.
     """
 
     commit: str
@@ -85,6 +91,7 @@ class Told:
     headed: float = 0.0
     given: float = 0.0
     used: float = 0.0
+    large: bool = False
 
     @property
     def since(self) -> float:
@@ -122,7 +129,7 @@ class Conversations:
         self._lock = threading.Lock()
         self._talks: OrderedDict[Talk, list[Told]] = OrderedDict()
         self._written: OrderedDict[Talk, Told] = OrderedDict()
-        self._unwritten: dict[Talk, Told] = {}
+        self._unwritten: set[Talk] = set()
 
     def turn(
         self, request: HubRequest, caller: Caller, headers: Mapping[str, str], *, changed: float
@@ -146,16 +153,20 @@ class Conversations:
         return Turn(max(versions, key=lambda told: told.since).commit) if versions else Turn()
 
     def _body_of_head(self, talk: Talk, changed: float) -> Turn:
-        headed = self.headed(talk)
+        versions = self._known(talk)
+        if _names_by_head(talk):
+            versions = [*versions, *self._alive(talk), *self._alive(replace(talk, file=""))]
+        headed = _last_headed(talk, versions)
         return Turn() if headed is None or headed.headed <= changed else Turn(headed.commit)
 
     def headed(self, talk: Talk) -> Told | None:
-        """Return what a client was told in answer to a HEAD a moment ago. Does not block."""
+        """Return what a client was told in answer to its HEAD, as far as this process knows, if
+        its GET must be of the same commit. Does not block."""
+        return _last_headed(talk, self._known(talk))
+
+    def _known(self, talk: Talk) -> list[Told]:
         with self._lock:
-            headed = max(self._talks.get(talk, ()), key=lambda told: told.headed, default=None)
-        if headed is None or not 0 <= time.time() - headed.headed < HEAD_SECONDS:
-            return None
-        return headed
+            return list(self._talks.get(talk, ()))
 
     # -- remembering
 
@@ -170,15 +181,17 @@ class Conversations:
         """A client is being told of a file of a moving ref, or given its bytes."""
         talk, now = talk_of(request, caller, headers), time.time()
         begins, gives = is_beginning(headers.get("Range")), request.method == "GET"
-        told = Told(claim.commit, claim.etag, used=now)
-        answer.spoken = _Spoken(self, talk, told, caller.distribution.base_path)
-        if begins:
-            told = replace(told, given=now) if gives else replace(told, headed=now)
         large = claim.size is not None and claim.size > SMALL
-        if gives and not large:
+        told = Told(claim.commit, claim.etag, used=now, large=large)
+        answer.spoken = _Spoken(self, talk, told, caller.distribution.base_path)
+        if begins and gives and "Range" not in headers:
+            told = replace(told, given=now)
+        elif begins:
+            told = replace(told, headed=now)
+        if gives and not large and not told.headed:
             # It is sent at once. What was changed lately is not resumed without being known here.
             return
-        if self.note(talk, told, lasting=large):
+        if self.note(talk, told):
             self.write()
         if gives:
             answer.ended = partial(self._ended, talk, told)
@@ -196,22 +209,19 @@ class Conversations:
         now, talk = time.time(), talk_of(request, caller, headers)
         files = [("", "", True)] if request.kind is Kind.TREE else _listed(answer)
         due = False
-        for path, etag, lasting in files:
-            told = Told(commit, etag, headed=now, used=now)
-            due |= self.note(replace(talk, file=path), told, lasting=lasting)
+        for path, etag, large in files:
+            told = Told(commit, etag, headed=now, used=now, large=large)
+            due |= self.note(replace(talk, file=path), told)
         if due:
             self.write()
 
     def _ended(self, talk: Talk, told: Told) -> None:
         """A body has ended, perhaps hours after it began, and perhaps before its own end."""
-        if self.note(talk, replace(told, used=time.time()), lasting=True):
+        if self.note(talk, replace(told, used=time.time())):
             self.write()
 
-    def note(self, talk: Talk, told: Told, *, lasting: bool) -> bool:
+    def note(self, talk: Talk, told: Told) -> bool:
         """Remember what a client is told.
-
-        Args:
-            lasting: other processes and a later start are to know it.
 
         Returns:
             Whether something is to be written (`write`).
@@ -222,25 +232,26 @@ class Conversations:
             self._talks.move_to_end(talk)
             while len(self._talks) > _MOST:
                 self._talks.popitem(last=False)
-            if not lasting:
+            if not told.large or _says_nothing_new(told, self._written.get(talk)):
                 return False
-            if _says_nothing_new(told, self._written.get(talk)):
-                return False
-            self._unwritten[talk] = told
+            self._unwritten.add(talk)
             return True
 
     def write(self) -> None:
         """Write what is to be remembered for long; where the disk refuses, it stays in memory."""
         with self._lock:
-            unwritten, self._unwritten = self._unwritten, {}
-        for talk, told in unwritten.items():
+            unwritten, self._unwritten = self._unwritten, set()
+        for talk in unwritten:
+            large = [told for told in self._known(talk) if told.large]
+            if not large:
+                continue
             try:
-                self._table.set(self._row_of(talk), _as_row(_merged([*self._read(talk), told])))
+                self._table.set(self._row_of(talk), _as_row(_merged([*self._read(talk), *large])))
                 self._pruning.written()
             except StorageError as error:
                 logger.warning("what a client was told is not written: %s", error.message)
             with self._lock:
-                self._written[talk] = told
+                self._written[talk] = large[-1]
                 self._written.move_to_end(talk)
                 while len(self._written) > _MOST:
                     self._written.popitem(last=False)
@@ -298,7 +309,7 @@ class _Spoken:
     def head(self, base: str, agent: str) -> None:
         now = time.time()
         told = replace(self.told, headed=now, used=now)
-        self.conversations.note(self._with(base, agent), told, lasting=False)
+        self.conversations.note(self._with(base, agent), told)
 
     def contradicts(self, base: str, agent: str) -> bool:
         headed = self.conversations.headed(self._with(base, agent))
@@ -319,6 +330,23 @@ def talk_of(request: HubRequest, caller: Caller, headers: Mapping[str, str]) -> 
         revision=request.revision or "",
         file=request.file or "",
     )
+
+
+def _names_by_head(talk: Talk) -> bool:
+    return any(library in talk.agent for library in _LIBRARIES)
+
+
+def _last_headed(talk: Talk, versions: Sequence[Told]) -> Told | None:
+    """Return what a client was told in answer to its HEAD, if its GET must fit to that."""
+    headed = max(versions, key=lambda told: told.headed, default=None)
+    if headed is None or not headed.headed:
+        return None
+    now = time.time()
+    if 0 <= now - headed.headed < HEAD_SECONDS:
+        return headed
+    # What only this process knows may not be the last that the client was told.
+    named = headed.large and _names_by_head(talk)
+    return headed if named and 0 <= now - headed.used < KEPT_SECONDS else None
 
 
 def _rest_of(versions: Sequence[Told]) -> Turn:
@@ -352,6 +380,7 @@ def _both(one: Told, other: Told) -> Told:
         headed=max(one.headed, other.headed),
         given=max(one.given, other.given),
         used=max(one.used, other.used),
+        large=one.large or other.large,
     )
 
 

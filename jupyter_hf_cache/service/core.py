@@ -212,7 +212,9 @@ class CacheService:
             store=self.store,
             budget=self.budget,
         )
-        self.ready = ReadyAnswers(self.generations, self.usage, self.budget)
+        self.ready = ReadyAnswers(
+            self.generations, self.usage, self.budget, write=self.conversations.write
+        )
         self.inventory = Inventory(self)
         self.tokens = Tokens(self)
         self._callers = Callers(self.config, self.secrets, options, self.breaker, self.allowances)

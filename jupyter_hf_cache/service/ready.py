@@ -83,6 +83,7 @@ class ReadyAnswers:
     Args:
         most_bytes: of memory, bodies and heads together.
         clock: Unix time in seconds.
+        write: called when what was given is settled: writes what clients were told.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class ReadyAnswers:
         most_bytes: int = MOST_BYTES,
         most_answers: int = MOST_ANSWERS,
         clock: Callable[[], float] | None = None,
+        write: Callable[[], None] = lambda: None,
     ) -> None:
         self._generations = generations
         self._usage = usage
@@ -101,6 +103,7 @@ class ReadyAnswers:
         self._most_bytes = most_bytes
         self._most_answers = most_answers
         self._clock = clock or (lambda: time.time())
+        self._write = write
         self._salt = secrets.token_bytes(16)
         self._lock = threading.Lock()
         self._answers: OrderedDict[Key, ReadyAnswer] = OrderedDict()
@@ -213,6 +216,7 @@ class ReadyAnswers:
         for answer in used:
             if answer.blob is not None:
                 self._budget.note_used(answer.blob)
+        self._write()
 
     def __len__(self) -> int:
         return len(self._answers)

@@ -339,6 +339,20 @@ class TestABeginning:
         clock.advance(30)
         assert cache.get(url, headers=CURL).headers["ETag"] != head.headers["ETag"]
 
+    @pytest.mark.parametrize("agent", ["a; hf_hub/2.4.0; python/3", "a; hf-hub/0.4.3; rust/x"])
+    def test_libraries_of_the_hub_repeat_a_body_for_the_head_they_know(
+        self, cache: RunningCache, push: Callable[[BigFile], str], agent: str
+    ) -> None:
+        library = {"User-Agent": agent}
+        head = cache.head(URL, headers=library)
+        second = push(TWO)
+        for _ in range(2):
+            assert cache.get(URL, headers=library).headers["ETag"] == head.headers["ETag"]
+        small = cache.get(SMALL, headers=library)
+        assert small.headers["X-Repo-Commit"] == second
+        assert cache.head(URL, headers=library).headers["X-Repo-Commit"] == second
+        assert cache.get(URL, headers=library).content == whole(TWO)
+
     def test_unless_it_asks_for_the_newest(
         self, cache: RunningCache, repo: Repo, clock: Clock
     ) -> None:
