@@ -18,7 +18,7 @@ ANY = "*"
 _EXPOSED = (
     "Accept-Ranges, Content-Disposition, Content-Length, Content-Range, ETag, Link, "
     "X-Error-Code, X-Error-Message, X-HF-Cache, X-HF-Cache-Result, X-HF-Warning, X-Linked-ETag, "
-    "X-Linked-Size, X-Repo-Commit, X-Request-Id, X-Total-Count"
+    "X-Linked-Size, X-Repo-Commit, X-Request-Id, X-Total-Count, X-Xet-Hash"
 )
 _PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET, HEAD, POST",
