@@ -15,6 +15,7 @@ from jupyter_hf_cache.protocol.xet import is_too_large
 from jupyter_hf_cache.service.bodies import is_empty
 from jupyter_hf_cache.service.claims import Claims
 from jupyter_hf_cache.service.listed import Listed
+from jupyter_hf_cache.service.proofs import Proofs
 from jupyter_hf_cache.service.revisions import Revisions
 from jupyter_hf_cache.storage.interface import BlobId, BlobStore
 from jupyter_hf_cache.storage.records import Claim, Remote, RepoRef
@@ -74,6 +75,7 @@ class Completenesses:
         listings: Listings,
         listed: Listed,
         store: BlobStore,
+        proofs: Proofs,
         single_user: bool,
     ) -> None:
         self._claims = claims
@@ -81,6 +83,7 @@ class Completenesses:
         self._listings = listings
         self._listed = listed
         self._store = store
+        self._proofs = proofs
         self._single_user = single_user
 
     def best(self, remotes: list[Remote], repo: RepoRef, revision: str) -> Completeness:
@@ -102,7 +105,8 @@ class Completenesses:
         commit = revision if is_commit(revision) else self._commit(remote, repo, revision)
         if commit is None:
             return Completeness(repo, remote.name, revision, None)
-        files = self._files(remote, repo, commit)
+        identities = list(self._listings.identities(remote.scope))
+        files = self._files(remote, identities, repo, commit)
         if not files.all_named:
             return Completeness(repo, remote.name, revision, commit)
         missing, passed_through, size = [], [], 0
@@ -114,7 +118,7 @@ class Completenesses:
             size += file.size or 0
             if is_too_large(file.size):
                 passed_through.append(file)
-            elif claim is None or not self._is_kept(remote, claim):
+            elif claim is None or not self._is_kept(remote, identities, repo, claim):
                 missing.append(file)
         return Completeness(
             repo=repo,
@@ -133,10 +137,12 @@ class Completenesses:
         latest = max(pointers, key=lambda pointer: pointer.checked, default=None)
         return latest.commit if latest is not None else None
 
-    def _files(self, remote: Remote, repo: RepoRef, commit: str) -> CommitFiles:
+    def _files(
+        self, remote: Remote, identities: list[str], repo: RepoRef, commit: str
+    ) -> CommitFiles:
         """Return the files of a commit as anybody was told them."""
         known = CommitFiles()
-        for identity in self._listings.identities(remote.scope):
+        for identity in identities:
             files = self._listed.files(remote.scope, identity, repo, commit)
             for path, entry in files.entries.items():
                 if entry is not None or path not in known.entries:
@@ -144,20 +150,19 @@ class Completenesses:
             known.all_named = known.all_named or (files.all_named and bool(files.entries))
         return known
 
-    def _is_kept(self, remote: Remote, claim: Claim) -> bool:
-        """Return whether the bytes are given out under this origin's claim with nobody asked."""
+    def _is_kept(self, remote: Remote, identities: list[str], repo: RepoRef, claim: Claim) -> bool:
+        """Return whether the bytes are kept and somebody gets them for this repo with nobody
+        asked."""
         if is_empty(claim):
             return True
         digest = Digest.from_etag(claim.etag)
         if digest is None:
             return False
         blob = BlobId.of(digest, remote.origin_id)
-        if self._store.size_of(blob) is None:
-            return False
-        sidecar = self._store.sidecar(blob)
-        if sidecar is None:
-            return False
-        return remote.origin_id in sidecar.origins or (self._single_user and sidecar.own)
+        return self._store.size_of(blob) is not None and any(
+            self._proofs.is_given(blob, repo, remote, identity, owner=self._single_user)
+            for identity in identities
+        )
 
 
 def _goodness(found: Completeness) -> tuple[bool, bool, bool, int]:

@@ -146,6 +146,7 @@ class CacheService:
         )
         self.board = Board(self._tables["repos"], self.fills)
         self.passing = Passing(allowed=options.pass_through_large_files, usage=self.usage)
+        proofs = Proofs(self.store, self.fills, self.rights, options)
         self.bodies = Bodies(
             store=self.store,
             budget=self.budget,
@@ -156,7 +157,7 @@ class CacheService:
                 options.adopt_from if options.single_user else (), by_link=options.adopt_by_link
             ),
             passing=self.passing,
-            proofs=Proofs(self.store, self.fills, self.rights, options),
+            proofs=proofs,
         )
         pages = PageRights(self.rights, single_user=options.single_user)
         listed = Listed(self.listings, pages, self.breaker, self.generations)
@@ -167,6 +168,7 @@ class CacheService:
             listings=self.listings,
             listed=listed,
             store=self.store,
+            proofs=proofs,
             single_user=options.single_user,
         )
         self.conversations = Conversations(self._tables["repos"], self.secrets.identity)

@@ -79,7 +79,16 @@ class Proofs:
     def is_given_unasked(self, blob: BlobId, repo: RepoRef, caller: Caller) -> bool:
         """Return whether a kept blob is given out without a proof that its origin has to be asked
         for."""
-        remote, owner = caller.remote, caller.owner
+        return self.is_given(blob, repo, caller.remote, caller.identity, owner=caller.owner)
+
+    def is_given(
+        self, blob: BlobId, repo: RepoRef, remote: Remote, identity: str, *, owner: bool
+    ) -> bool:
+        """Return the same of a caller of whom only the identity is known.
+
+        Args:
+            owner: it is the one user of this server.
+        """
         if (blob, remote.origin_id, repo) in self._proved:
             return True
         sidecar = self._store.sidecar(blob)
@@ -90,7 +99,7 @@ class Proofs:
         by = _delivered_by(sidecar)
         return remote.origin_id in sidecar.origins and (
             _is_delivered(blob, remote.origin_id, repo, by)
-            or self._may_read_one(remote, caller.identity, by, owner=owner, unasked=True)
+            or self._may_read_one(remote, identity, by, owner=owner, unasked=True)
         )
 
     def _is_kin(self, blob: BlobId, source: Source) -> bool:

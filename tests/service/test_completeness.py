@@ -186,6 +186,22 @@ def test_bytes_of_another_origin_do_not_count(cache: RunningCache, hub: FakeHub)
     assert answer.status_code == 404
 
 
+def test_bytes_that_another_repo_brought_count_where_they_are_given_out(
+    tmp_path: Path, hub: FakeHub
+) -> None:
+    """The answer is what a reader finds when the Hub is gone."""
+    hub.repo("models", "org/twin").commit({"model.bin": FILES["sub/model.bin"]})
+    with RunningCache(tmp_path, hub) as cache:
+        load(cache, listing(cache, "tree"))
+        sha = listing(cache, "tree", "org/twin")
+        assert cache.head(f"/org/twin/resolve/{sha}/model.bin").status_code == 200
+    hub.pause()
+    with RunningCache(tmp_path, hub) as cache:
+        complete = answer_of(cache, "org/twin")["complete"]
+        loads = cache.get(f"/org/twin/resolve/{sha}/model.bin").status_code == 200
+        assert complete is loads
+
+
 def test_only_the_operator_may_ask(cache: RunningCache, hub: FakeHub) -> None:
     for path in ("repos", f"repos/models/{REPO}", f"repos/models/{REPO}/completeness"):
         for headers in ({}, {"Authorization": "Bearer hf_alice"}):
