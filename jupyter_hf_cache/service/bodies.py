@@ -170,7 +170,8 @@ class Bodies:
         resumable: bool,
     ) -> Answer:
         size = claim.size or 0
-        ranges = self._ranges(claim, headers, resumable=resumable)
+        kept = not resumable and self._store.size_of(blob) is not None
+        ranges = self._ranges(claim, headers, resumable=resumable, kept=kept)
         open_ended = is_open_ended(headers.get("Range", ""))
         if open_ended and not source.client.believed and self._store.size_of(blob) is None:
             # What this continues may have come from elsewhere, and was verified by nobody.
@@ -284,13 +285,19 @@ class Bodies:
             body.close()
 
     def _ranges(
-        self, claim: Claim, headers: Mapping[str, str], *, resumable: bool
+        self,
+        claim: Claim,
+        headers: Mapping[str, str],
+        *,
+        resumable: bool,
+        kept: bool = False,
     ) -> list[ByteRange] | None:
         """Return the ranges to answer with, or None for the whole file.
 
         Not `resumable`: somebody may hold wrong bytes under this digest. Completing those would
         forge a file under the right name, so a resume gets the whole file, and a bounded range an
-        error.
+        error: one that clients repeat while it may pass, and once the right bytes are `kept` one
+        that they do not.
         """
         value = headers.get("Range")
         if not value or claim.size is None or not range_applies(headers, claim):
@@ -300,9 +307,10 @@ class Bodies:
             if is_open_ended(value):
                 return None
             raise UpstreamError(
-                "Damaged bytes of this file were sent lately, so parts of it are not given out.",
-                advice="Download the whole file again.",
-                status=503,
+                "Damaged bytes of this file were sent lately, so for seven days parts of it are "
+                "not given out: they would complete a damaged file.",
+                advice="Download the whole file again, without hf_transfer or several connections.",
+                status=501 if kept else 503,
             )
         return ranges
 

@@ -26,7 +26,7 @@ LIMIT = 24 * MIB
 # Notes beside the bytes, and files that a killed server had begun.
 _TOLERANCE = MIB
 # No room, or an upstream that did not answer or could not be reached; 429 is passed on.
-REFUSALS = frozenset({429, 502, 503, 504, 507, 521})
+REFUSALS = frozenset({429, 501, 502, 503, 504, 507, 521})
 _WAYS = (
     *("whole", "ranges", "footer", "footer", "span", "span", "span", "leave"),
     *("several", "head", "head"),
