@@ -27,6 +27,7 @@ from jupyter_hf_cache.service.caller import READS_OF_A_REPO, Caller
 from jupyter_hf_cache.service.callers import Callers
 from jupyter_hf_cache.service.claims import Claims
 from jupyter_hf_cache.service.files import Files
+from jupyter_hf_cache.service.refusals import Refusals
 from jupyter_hf_cache.service.revisions import Revisions
 from jupyter_hf_cache.storage.records import Claim, RepoRef
 from jupyter_hf_cache.upstream.policy import is_fresh
@@ -57,6 +58,7 @@ class Failover:
         self._claims = claims
         self._revisions = revisions
         self._lock = threading.Lock()
+        self._refusals = Refusals()
         self._named: OrderedDict[tuple[str, RepoRef, str], tuple[float, str]] = OrderedDict()
 
     def answer(
@@ -69,18 +71,29 @@ class Failover:
         """
         if not caller.remote.mirrors or request.kind not in READS_OF_A_REPO:
             return ask(request, caller)
+        if self._refusals.holds(request, caller):
+            return self._ask_itself(request, caller, ask)
         for mirror in self._in_conversation(request, caller):
             # What it began it goes on with: the remote may be back, with another version.
             answer = self._try(request, mirror, headers, ask, None, "answered before")
             if answer is not None:
                 return answer
         try:
-            return ask(request, caller)
+            return self._ask_itself(request, caller, ask)
         except UpstreamError as error:
             answer = self._from_mirrors(request, caller, headers, ask, error)
             if answer is None:
                 raise
             return answer
+
+    def _ask_itself(self, request: HubRequest, caller: Caller, ask: AskOne) -> Answer:
+        try:
+            answer = ask(request, caller)
+        except UpstreamAnswer as refused:
+            self._refusals.note(request, caller, refused)
+            raise
+        self._refusals.forget(request, caller)
+        return answer
 
     def _from_mirrors(
         self,

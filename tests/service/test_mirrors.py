@@ -373,6 +373,31 @@ def test_private_content_stays_where_it_is(
     assert tokens_seen(mirror) == {None}
 
 
+def test_what_the_remote_refused_is_not_had_from_a_mirror(
+    cache: RunningCache, hub: FakeHub, mirror: FakeHub, commit: str, clock: Clock
+) -> None:
+    path = f"{RESOLVE}/main/config.json"
+    hidden = hub.catalogue.get("models", REPO)
+    assert hidden is not None
+    hidden.private = True
+    bad = {"Authorization": "Bearer hf_wrong"}
+    assert cache.get(path).status_code == 401
+    assert cache.get("/org/large/resolve/main/README.md", headers=bad).status_code == 401
+    hub.pause()
+    assert cache.get(path).status_code == 521
+    assert cache.get(path, headers=bad).status_code == 521, "nobody's content for a bad token"
+    assert cache.get(f"/api/models/{REPO}").status_code == 521
+    assert cache.get("/org/large/resolve/main/README.md").status_code == 200
+    assert all(REPO not in record.path for record in mirror.counters.requests)
+
+    hidden.private = False
+    hub.resume()
+    clock.advance(61)
+    cache.wait_until(lambda: cache.get(path).status_code == 200, 60)
+    hub.pause()
+    assert cache.get(f"{RESOLVE}/main/model.bin").status_code == 200
+
+
 def test_a_mirror_may_be_allowed_to_see_tokens(
     cache: RunningCache, hub: FakeHub, mirror: FakeHub
 ) -> None:
