@@ -37,6 +37,7 @@ from jupyter_hf_cache.errors import (
 )
 from jupyter_hf_cache.storage import mapfile
 from jupyter_hf_cache.storage.blobs import LocalPartial
+from jupyter_hf_cache.storage.mapfile import BLOCK_SIZE
 from jupyter_hf_cache.upstream import fetching as module
 from jupyter_hf_cache.upstream import hashing, patience
 from jupyter_hf_cache.upstream.fill import HOLD_BACK, Fill
@@ -332,7 +333,7 @@ class TestTwoAnswers:
 
 
 class TestLeaving:
-    def test_a_fill_of_ranges_pauses_with_its_last_reader(
+    def test_a_fill_of_ranges_finishes_its_block_and_pauses_with_its_last_reader(
         self, shop: Workshop, upstream: Upstream
     ) -> None:
         upstream.hold(MIB + STEP)
@@ -340,7 +341,9 @@ class TestLeaving:
         fill.want(MIB, 2 * MIB)
         follow(fill, MIB, MIB + STEP, completing=False)
         fill.leave()
+        upstream.hold(MIB + BLOCK_SIZE)
         assert wait_over(fill) == "paused"
+        assert fill.done == BLOCK_SIZE
         assert shop.store.partial(fill.blob, SIZE, "origin") is not None
 
     def test_less_than_half_done_it_stops_after_lingering(
