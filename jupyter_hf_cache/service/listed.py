@@ -153,6 +153,7 @@ class Listed:
                 request.query,
                 headers={"Accept": "application/json"},
                 read_timeout=_TREE_TIMEOUT,
+                brief=True,
             )
         except HfCacheError as error:
             logger.info("the tree of %s is not used: %s", repo, error.message)

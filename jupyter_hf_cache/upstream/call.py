@@ -31,6 +31,7 @@ class Call:
 
     Args:
         background: says, as often as it is asked, whether nobody waits for it.
+        brief: it is given up soon, for there is another way.
     """
 
     method: str
@@ -41,6 +42,7 @@ class Call:
     read_timeout: float
     deadline: float | None
     background: Callable[[], bool] = lambda: False
+    brief: bool = False
 
     @property
     def streams(self) -> bool:

@@ -143,6 +143,7 @@ class UpstreamClient:
         read_timeout: float | None = None,
         connect_timeout: float | None = None,
         background: bool | Callable[[], bool] = False,
+        brief: bool = False,
     ) -> UpstreamResponse:
         """Send one request and return the head of the answer, from which the body is read.
 
@@ -168,6 +169,8 @@ class UpstreamClient:
             background: nobody waits for it: it gives way to requests that somebody waits for, and
                 waits while little is left of what the upstream allows. A callable is asked again
                 while it waits.
+            brief: it is given up soon, for there is another way: one try, and silence within so
+                short a time-out says nothing of the upstream.
 
         Raises:
             UpstreamFailing: 429, the upstream allows no more for now; it was not asked.
@@ -187,6 +190,7 @@ class UpstreamClient:
             read_timeout=self._read_timeout(method, read_timeout),
             deadline=time.monotonic() + total if total else None,
             background=background if callable(background) else lambda: bool(background),
+            brief=brief,
         )
         if path_or_url.startswith("/"):
             target = own_target(self.remote, path_or_url, query)
@@ -246,7 +250,7 @@ class UpstreamClient:
         """Send, and repeat what is worth it within the budget of tries and time."""
         retries = self.remote.max_retries
         retries = DEFAULT_RETRIES if retries is None else max(0, retries)
-        if target.own and self.watch.doubted():
+        if call.brief or (target.own and self.watch.doubted()):
             retries = 0
         started = time.monotonic()
         for attempt in range(retries + 1):
@@ -261,7 +265,7 @@ class UpstreamClient:
             time.sleep(pause)
         if isinstance(result, Failure):
             error = UpstreamUnreachable(result.message, advice=result.advice)
-            if target.own:
+            if target.own and not (call.brief and result.sent):
                 self.watch.unreachable(error, time.monotonic() - started)
             raise error
         return result

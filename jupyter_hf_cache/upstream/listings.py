@@ -199,11 +199,13 @@ def fetch_listing(
     headers: Mapping[str, str],
     body: bytes | None = None,
     read_timeout: float | None = None,
+    brief: bool = False,
 ) -> Listing:
     """Ask the upstream for a JSON answer.
 
     Args:
         read_timeout: seconds between two pieces.
+        brief: see `UpstreamClient.request`.
 
     Raises:
         UpstreamAnswer: the Hub refuses.
@@ -219,6 +221,7 @@ def fetch_listing(
         body=body,
         follow="same-origin",
         read_timeout=read_timeout or READ_TIMEOUT,
+        brief=brief,
     ) as response:
         if response.status >= 300:
             raise refusal(response)

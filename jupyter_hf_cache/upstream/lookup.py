@@ -169,8 +169,9 @@ def check_no_page(response: UpstreamResponse) -> None:
     kind = response.headers.get("Content-Type", "").split(";")[0].strip().lower()
     if kind == "text/html" and "X-Repo-Commit" not in response.headers:
         raise NotAHub(
-            "A web page came instead of the Hub's answer: a login page or a proxy stands between.",
-            advice="Open a web page in a browser of this network, or check the url of the remote.",
+            "The upstream answered with a web page, so it does not behave like a Hub; a login "
+            "page or a proxy may stand between.",
+            advice="Open a web page in a browser on this network, or check the url of the remote.",
         )
 
 

@@ -310,3 +310,61 @@ def test_a_proxy_that_is_not_there_is_named(url: str) -> None:
     proxy = f"http://me:{requests.utils.quote(PROXY_PASSWORD, safe='')}@127.0.0.1:{port}"
 
     assert f"The proxy 127.0.0.1:{port} cannot be reached" in why(url, environ={"all_proxy": proxy})
+
+
+# --- who is told ---
+
+
+class Told:
+    """A watch that remembers."""
+
+    def __init__(self) -> None:
+        self.errors: list[str] = []
+        self.doubt = False
+
+    def check(self) -> None:
+        pass
+
+    def doubted(self) -> bool:
+        return self.doubt
+
+    def unreachable(self, error: UpstreamUnreachable, waited: float) -> None:
+        self.errors.append(error.message)
+
+
+def fail(url: str, watch: Told, *, brief: bool = False) -> None:
+    remote = Remote(id="1", name="hub", url=url, max_retries=2)
+    client = UpstreamClient(remote, user_agent="test/1", environ={}, watch=watch)
+    try:
+        with pytest.raises(UpstreamUnreachable):
+            client.request("GET", "/x", credential=ANONYMOUS, read_timeout=0.2, brief=brief)
+    finally:
+        client.close()
+
+
+def test_who_watches_is_told_once_of_all_tries(server: Recorder) -> None:
+    server.default = hang_up
+    watch = Told()
+    fail(server.url, watch)
+    assert (len(watch.errors), len(server.seen)) == (1, 3)
+
+
+def test_who_is_in_doubt_gets_one_try(server: Recorder) -> None:
+    server.default = hang_up
+    watch = Told()
+    watch.doubt = True
+    fail(server.url, watch)
+    assert (len(watch.errors), len(server.seen)) == (1, 1)
+
+
+def test_a_brief_question_says_nothing_by_silence(server: Recorder) -> None:
+    done = threading.Event()
+    server.default = lambda handler: done.wait(20) and None
+    watch = Told()
+    try:
+        fail(server.url, watch, brief=True)
+        assert (watch.errors, len(server.seen)) == ([], 1)
+    finally:
+        done.set()
+    fail(f"http://127.0.0.1:{free_port()}", watch, brief=True)
+    assert len(watch.errors) == 1, "who refuses the connection is gone all the same"
