@@ -51,6 +51,7 @@ HEAD_SECONDS = 30.0
 _LIBRARIES = ("hf_hub/", "hf-hub/")
 
 _MOST = 20_000
+_IN_MEMORY = 5_000
 _MOST_VERSIONS = 4
 _REWRITE_SECONDS = 300.0
 _PREFIX = "talk"
@@ -230,7 +231,7 @@ class Conversations:
             versions = self._talks.get(talk, [])
             self._talks[talk] = _merged([*versions, told])
             self._talks.move_to_end(talk)
-            while len(self._talks) > _MOST:
+            while len(self._talks) > _IN_MEMORY:
                 self._talks.popitem(last=False)
             if not told.large or _says_nothing_new(told, self._written.get(talk)):
                 return False
@@ -253,7 +254,7 @@ class Conversations:
             with self._lock:
                 self._written[talk] = large[-1]
                 self._written.move_to_end(talk)
-                while len(self._written) > _MOST:
+                while len(self._written) > _IN_MEMORY:
                     self._written.popitem(last=False)
 
     def _alive(self, talk: Talk) -> list[Told]:
