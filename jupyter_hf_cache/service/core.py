@@ -160,7 +160,7 @@ class CacheService:
             proofs=proofs,
         )
         pages = PageRights(self.rights, single_user=options.single_user)
-        listed = Listed(self.listings, pages, self.breaker, self.generations)
+        self._listed = listed = Listed(self.listings, pages, self.breaker, self.generations)
         self.marks = Marks(self._tables["repos"])
         self.completeness = Completenesses(
             claims=self.claims,
@@ -263,6 +263,7 @@ class CacheService:
     def close(self) -> None:
         """Stop fills, write what is pending, close the tables."""
         self.allowances.close()
+        self._listed.close()
         self.snapshots.stop()
         self.fills.stop()
         self.board.stop()

@@ -7,6 +7,7 @@ Not responsible for: headers that every answer carries (`protocol.headers.sandbo
 
 from __future__ import annotations
 
+import json
 import mimetypes
 from collections.abc import Mapping
 from pathlib import PurePosixPath
@@ -106,6 +107,18 @@ def missing_file(commit: str) -> UpstreamAnswer:
         code="EntryNotFound",
         headers={"X-Repo-Commit": commit, "Content-Type": "text/plain; charset=utf-8"},
         body=b"Entry not found",
+    )
+
+
+def missing_folder(commit: str, folder: str) -> UpstreamAnswer:
+    """Return the Hub's own answer to a list of a folder that a commit does not have."""
+    message = f"{folder} does not exist on {commit[:7]}"
+    return UpstreamAnswer(
+        404,
+        message,
+        code="EntryNotFound",
+        headers={"X-Repo-Commit": commit, "Content-Type": "application/json; charset=utf-8"},
+        body=json.dumps({"error": message}).encode(),
     )
 
 

@@ -12,11 +12,13 @@ of a gated repo may be open to people who may not read its files.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
@@ -29,13 +31,16 @@ from jupyter_hf_cache.service.questions import WHOLE_TREE, question_key, whole_t
 from jupyter_hf_cache.storage.generations import Generations
 from jupyter_hf_cache.storage.records import Claim, RepoRef
 from jupyter_hf_cache.upstream.commit_files import CommitFiles, next_page
-from jupyter_hf_cache.upstream.flight import SingleFlight
 from jupyter_hf_cache.upstream.listings import Listings, fetch_listing, listing_key
+from jupyter_hf_cache.upstream.lookup import METADATA_TIMEOUT
 
 logger = logging.getLogger(__name__)
 
 MOST_ENTRIES = 100_000
 """Files of all commits together that are held in memory."""
+
+PATIENCE_SECONDS = 1.0
+"""How long a file waits for the tree before it is asked for by itself."""
 
 _MOST_COMMITS = 500
 # A page of a tree holds this many files.
@@ -45,12 +50,19 @@ _PAGE = 1000
 _FEW = 1
 # Of a tree with more pages, one more is asked for after so many files that had to be asked for.
 _FILES_PER_PAGE = 4
-# Whoever waits for the head of a file has patience for ten seconds, and may need another question.
-_TREE_TIMEOUT = 3.0
+_AT_ONCE = 2
 _AFTER_FAILURE_SECONDS = 600.0
 _LOOK_AGAIN_SECONDS = 5.0
 
 _Key = tuple[str, str, RepoRef, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """A question under way; `began` in monotonic seconds."""
+
+    done: Future[None]
+    began: float
 
 
 @dataclass(slots=True)
@@ -62,6 +74,7 @@ class _Commit:
         looked: monotonic seconds when it was read.
         misses: files that no listing told of.
         pages: of the tree that were asked for here.
+        asking: the question for one that is under way.
         not_before: monotonic seconds before which no tree is asked for.
     """
 
@@ -70,6 +83,7 @@ class _Commit:
     looked: float = 0.0
     misses: int = 0
     pages: int = 0
+    asking: _Asking | None = None
     not_before: float = 0.0
 
 
@@ -99,7 +113,7 @@ class Listed:
         self._commits: OrderedDict[_Key, _Commit] = OrderedDict()
         self._generations = generations
         self._generation = generations.value("content")
-        self._flight = SingleFlight()
+        self._workers = ThreadPoolExecutor(_AT_ONCE, "hf-cache-tree")
 
     def files(self, scope: str, identity: str, repo: RepoRef, commit: str) -> CommitFiles:
         """Return what the listings given to an identity say of a commit; not to be changed."""
@@ -114,36 +128,52 @@ class Listed:
         return self._files((caller.scope, caller.identity, repo, commit)).has(path)
 
     def learn(self, caller: Caller, repo: RepoRef, commit: str, file: str) -> Claim | None:
-        """Ask for the tree of a commit if that is cheaper than asking for its files one by one, and
-        return what it says of `file`; None if the file has to be asked for by itself."""
+        """Have the tree of a commit asked for if that is cheaper than asking for its files one by
+        one, and return what it says of `file`; None if the file has to be asked for by itself.
+
+        A tree that takes longer than a moment is not waited for: it serves later files.
+        """
         key = (caller.scope, caller.identity, repo, commit)
-        if not self._is_worth_it(key):
+        asking = self._ask(key, caller)
+        if asking is None:
             return None
-        self._flight.do(key, lambda: self._ask_for_page(key, caller))
+        wait([asking.done], timeout=max(0.0, asking.began + PATIENCE_SECONDS - self._clock()))
         return self.claim(caller, repo, commit, file)
+
+    def close(self) -> None:
+        """Ask for nothing more."""
+        self._workers.shutdown(wait=False, cancel_futures=True)
 
     # -- asking
 
-    def _is_worth_it(self, key: _Key) -> bool:
+    def _ask(self, key: _Key, caller: Caller) -> _Asking | None:
+        """Return the question for a page of the tree that is under way, or that is worth it."""
         files = self._files(key)
         with self._lock:
             known = self._commits.get(key)
-            if known is None or files.all_listed or self._clock() < known.not_before:
-                return False
-            known.misses += 1
-            small = files.named is not None and files.named <= _PAGE
-            few = known.misses <= (_FEW if small else _FEW + 1)
-            return not few and known.pages < 1 + known.misses // _FILES_PER_PAGE
+            if known is None or files.all_listed:
+                return None
+            if known.asking is None and self._is_worth_it(known, files):
+                with contextlib.suppress(RuntimeError):
+                    done = self._workers.submit(self._ask_for_page, key, caller)
+                    known.asking = _Asking(done, self._clock())
+            return known.asking
+
+    def _is_worth_it(self, known: _Commit, files: CommitFiles) -> bool:
+        if self._clock() < known.not_before:
+            return False
+        known.misses += 1
+        small = files.named is not None and files.named <= _PAGE
+        few = known.misses <= (_FEW if small else _FEW + 1)
+        return not few and known.pages < 1 + known.misses // _FILES_PER_PAGE
 
     def _ask_for_page(self, key: _Key, caller: Caller) -> None:
         """Ask for the next page of a commit's tree; a refusal is left to who asks for the file."""
         _, _, repo, commit = key
-        files = self._files(key)
-        if files.all_listed:
-            return
-        request = whole_tree(repo, commit, files.next_page or WHOLE_TREE)
+        pause = _AFTER_FAILURE_SECONDS
         try:
-            # Not a question that somebody needs an answer to: its failure says nothing of others.
+            request = whole_tree(repo, commit, self._files(key).next_page or WHOLE_TREE)
+            # Nobody needs an answer to this: its failure says nothing of other questions.
             self._breaker.check(caller.remote.id)
             listing = fetch_listing(
                 caller.client,
@@ -152,21 +182,23 @@ class Listed:
                 request.path,
                 request.query,
                 headers={"Accept": "application/json"},
-                read_timeout=_TREE_TIMEOUT,
+                read_timeout=METADATA_TIMEOUT,
+                background=True,
                 brief=True,
             )
+            self._rights.note(request, caller, listing)
+            self._listings.put(question_key(request, caller, {}, b""), listing)
+            pause = 0.0
         except HfCacheError as error:
             logger.info("the tree of %s is not used: %s", repo, error.message)
-            self._update(key, pause=_AFTER_FAILURE_SECONDS)
-            return
-        self._rights.note(request, caller, listing)
-        self._listings.put(question_key(request, caller, {}, b""), listing)
-        self._update(key)
+        finally:
+            self._update(key, pause=pause)
 
     def _update(self, key: _Key, *, pause: float = 0.0) -> None:
         with self._lock:
             known = self._commits.get(key)
             if known is not None:
+                known.asking = None
                 known.pages += 1
                 known.not_before = self._clock() + pause
 

@@ -22,7 +22,7 @@ from jupyter_hf_cache.service.breaker import Breaker
 from jupyter_hf_cache.service.caller import Caller
 from jupyter_hf_cache.service.changes import Changes
 from jupyter_hf_cache.service.files import final
-from jupyter_hf_cache.service.heads import missing_file, wants_fresh, warning
+from jupyter_hf_cache.service.heads import missing_folder, wants_fresh, warning
 from jupyter_hf_cache.service.listed import Listed
 from jupyter_hf_cache.service.marks import Marks
 from jupyter_hf_cache.service.names import Owners
@@ -246,7 +246,7 @@ class Metadata:
         if request.kind is not Kind.TREE or repo is None or not folder or not is_commit(commit):
             return None
         there = self._listed.has(caller, repo, commit, folder)
-        return missing_file(commit) if there is False else None
+        return missing_folder(commit, folder) if there is False else None
 
     # -- asking
 

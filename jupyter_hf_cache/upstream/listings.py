@@ -199,13 +199,14 @@ def fetch_listing(
     headers: Mapping[str, str],
     body: bytes | None = None,
     read_timeout: float | None = None,
+    background: bool = False,
     brief: bool = False,
 ) -> Listing:
     """Ask the upstream for a JSON answer.
 
     Args:
         read_timeout: seconds between two pieces.
-        brief: see `UpstreamClient.request`.
+        background, brief: see `UpstreamClient.request`.
 
     Raises:
         UpstreamAnswer: the Hub refuses.
@@ -221,6 +222,7 @@ def fetch_listing(
         body=body,
         follow="same-origin",
         read_timeout=read_timeout or READ_TIMEOUT,
+        background=background,
         brief=brief,
     ) as response:
         if response.status >= 300:

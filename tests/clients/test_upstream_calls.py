@@ -58,6 +58,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine is no reason to ask for what a tree would have told."""
+    monkeypatch.setattr("jupyter_hf_cache.service.listed.PATIENCE_SECONDS", 20.0)
+
+
 @pytest.fixture
 def hub() -> Iterator[FakeHub]:
     with FakeHub.with_defaults() as hub:

@@ -19,6 +19,12 @@ READER = {"Authorization": "Bearer hf_reader"}
 WHOLE = "recursive=true&expand=false"
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine is no reason to ask for what a tree would have told."""
+    monkeypatch.setattr("jupyter_hf_cache.service.listed.PATIENCE_SECONDS", 20.0)
+
+
 @pytest.fixture
 def repo(hub: FakeHub) -> Repo:
     repo = hub.repo("models", "org/moving")
@@ -108,6 +114,39 @@ class TestASnapshot:
         load(cache, MANY, repo.head.sha, list(repo.head.files)[:12])
         assert fault.hits == 1
 
+    def test_a_tree_that_takes_long_is_not_waited_for(
+        self, cache: RunningCache, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("jupyter_hf_cache.service.listed.PATIENCE_SECONDS", 0.0)
+        hub.fault("stall", "/tree/")
+        repo = hub.catalogue.get("models", MANY)
+        files = list(repo.head.files)
+        load(cache, MANY, repo.head.sha, files[:12])
+        assert hub.counters.count(path_contains="/tree/") == 1
+        hub.faults.release()
+        sure = iter(files[12:])
+        url = f"/{MANY}/resolve/{repo.head.sha}/"
+
+        def is_known() -> bool:
+            before = hub.counters.count("HEAD")
+            assert cache.head(url + next(sure)).status_code == 200
+            return hub.counters.count("HEAD") == before
+
+        cache.wait_until(is_known)
+        hub.counters.reset()
+        assert cache.head(url + next(sure)).status_code == 200
+        assert hub.counters.requests == []
+
+    def test_a_tree_that_is_never_answered_rests_nobody(
+        self, cache: RunningCache, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("jupyter_hf_cache.upstream.client.DEFAULT_RETRIES", 0)
+        fault = hub.fault("close", "/tree/", times=None)
+        repo = hub.catalogue.get("models", MANY)
+        load(cache, MANY, repo.head.sha, list(repo.head.files)[:12])
+        assert fault.hits == 1
+        assert cache.service.breaker.state(cache.service.config.remotes()[0].id)[0] == "reachable"
+
 
 class TestWhatDoesNotExist:
     def test_a_page_tells(self, cache: RunningCache, hub: FakeHub) -> None:
@@ -122,6 +161,7 @@ class TestWhatDoesNotExist:
             answer = cache.get(url)
             assert (answer.status_code, answer.headers["X-Error-Code"]) == (404, "EntryNotFound")
             assert answer.headers["X-Repo-Commit"] == sha
+        assert answer.json() == {"error": f"additional_chat_templates does not exist on {sha[:7]}"}
         assert hub.counters.requests == []
 
     def test_it_appears_with_a_commit(
