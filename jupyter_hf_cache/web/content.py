@@ -75,6 +75,8 @@ class ContentHandler(CacheHandler):
         self._pipe: BodyPipe | None = None
         self._stream: StreamBody | None = None
         self._forwarded: asyncio.Future[Answer] | None = None
+        self._awaited = False
+        self._closing: asyncio.Future[None] | None = None
 
     async def prepare(self) -> None:
         """Start passing an upload on before it is complete."""
@@ -95,10 +97,9 @@ class ContentHandler(CacheHandler):
         if await run(service.needs_body, method, path):
             self._question = bytearray()
         elif self.has_body():
-            pipe = self._pipe = BodyPipe()
-            self._forwarded = asyncio.ensure_future(self._ask(pipe))
-            # Who is refused before the body is read would otherwise never come to its end.
-            self._forwarded.add_done_callback(lambda _: pipe.stop())
+            self._pipe = BodyPipe()
+            self._forwarded = asyncio.ensure_future(self._ask(self._pipe))
+            self._forwarded.add_done_callback(lambda _: self._settle())
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
         """Collect a question's body, or pass an upload on; the awaitable slows the client down."""
@@ -120,8 +121,23 @@ class ContentHandler(CacheHandler):
             self._changed.set()
         if self._pipe is not None:
             self._pipe.stop()
+        self._settle()
         if self._stream is not None:
             self._stream.stop()
+
+    def _settle(self) -> None:
+        """An upload was answered, or its client has left; where both are so before anybody waits
+        for the answer, it is given up."""
+        forwarded = self._forwarded
+        if forwarded is None or not forwarded.done() or forwarded.cancelled():
+            return
+        if self._pipe is not None:
+            # Who is refused before the body is read would otherwise never come to its end.
+            self._pipe.stop()
+        if forwarded.exception() is None and self._gone and not self._awaited:
+            self._awaited = True
+            closing = self.context.run_disk(forwarded.result().close)
+            self._closing = asyncio.ensure_future(closing)
 
     async def get(self, _: str) -> None:
         """Answer a read."""
@@ -226,6 +242,7 @@ class ContentHandler(CacheHandler):
         if self._forwarded is None:
             question = bytes(self._question) if self._question is not None else None
             return await self._ask(question)
+        self._awaited = True
         pipe = self._pipe
         if pipe is not None:
             await pipe.end()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import socket
+import threading
+import time
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -10,6 +13,8 @@ import pytest
 from raw_http import SECONDS, RawServer, exchange, raw_server, statuses
 from recording_server import recording_server, redirect
 from serving import RunningCache
+
+from jupyter_hf_cache.upstream.response import UpstreamResponse
 
 ALICE = {"Authorization": "Bearer hf_alice"}
 COMMIT = "/api/models/o/n/commit/main"
@@ -41,13 +46,48 @@ def begin(cache: RunningCache, length: int) -> socket.socket:
     return connection
 
 
+def is_answered(cache: RunningCache) -> bool:
+    """Whether an upload that still comes in was answered by the upstream."""
+    answers = [getattr(handler, "_forwarded", None) for handler in list(cache.context.running)]
+    return any(answer is not None and answer.done() for answer in answers)
+
+
 def test_a_client_that_leaves_ends_the_upload_upstream(
-    before: RunningCache, upstream: RawServer
+    before: RunningCache, upstream: RawServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     with begin(before, 8 * MIB) as connection:
         connection.sendall(b"x" * MIB)
     assert upstream.ended.wait(SECONDS)
     assert upstream.seen == [], "no half of a body is taken for the whole"
+    before.wait_until(lambda: not before.context.running)
+    gc.collect()
+    assert "never retrieved" not in caplog.text
+
+
+def test_an_answer_that_nobody_waits_for_is_given_up(
+    before: RunningCache, upstream: RawServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    upstream.early = True
+    upstream.answer = lambda request: (
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 9\r\n\r\nhalf"
+    )
+    closed = threading.Event()
+    given_up = UpstreamResponse.close
+
+    def close(response: UpstreamResponse) -> None:
+        given_up(response)
+        closed.set()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(UpstreamResponse, "close", close)
+        with begin(before, 1 << 40) as connection:
+            deadline = time.monotonic() + SECONDS
+            while not is_answered(before):
+                assert time.monotonic() < deadline
+                connection.sendall(b"x" * 65536)
+        assert closed.wait(SECONDS)
+    gc.collect()
+    assert "never retrieved" not in caplog.text
 
 
 def test_an_early_refusal_reaches_a_client_that_still_sends(
