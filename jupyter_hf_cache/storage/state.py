@@ -40,6 +40,8 @@ _IN_THE_WAY = (
     "lock", "busy", "full", "readonly", "read-only", "unable to open", "i/o error", "memory",
     "interrupted", "permission",
 )  # fmt: skip
+# What Python says of a damaged row.
+_NO_TEXT = "Could not decode to UTF-8"
 _COUNT = "SELECT COUNT(*) FROM Cache WHERE key >= ? AND key < ?"
 _BEYOND = (
     "SELECT key FROM Cache WHERE key >= ? AND key < ? ORDER BY store_time DESC LIMIT -1 OFFSET ?"
@@ -163,7 +165,9 @@ class StateTable:
         with self._storage_errors("read"):
             try:
                 return self._cache.get(key)
-            except ValueError as foreign:
+            except (ValueError, sqlite3.OperationalError) as foreign:
+                if isinstance(foreign, sqlite3.Error) and _NO_TEXT not in str(foreign):
+                    raise
                 logger.warning("row %r of %s is ignored: %s", key, self.directory, foreign)
                 return None
 

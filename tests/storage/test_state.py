@@ -101,6 +101,16 @@ class TestRows:
         table.set("b", 2)
         assert table.get("b") == 2
 
+    def test_a_value_that_is_damaged_inside_is_none(self, table: StateTable) -> None:
+        table.set("a", 1)
+        connection = sqlite3.connect(table.directory / "cache.db")
+        with connection:
+            connection.execute("UPDATE Cache SET value = CAST(x'22ff22' AS TEXT)")
+        connection.close()
+        assert table.get("a") is None
+        table.set("a", 2)
+        assert table.get("a") == 2
+
     def test_deleting_says_whether_there_was_something(self, table: StateTable) -> None:
         table.set("a", 1)
         assert table.delete("a") is True
