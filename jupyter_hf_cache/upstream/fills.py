@@ -90,7 +90,7 @@ class Fills:
         self._holders: weakref.WeakValueDictionary[BlobId, Fill] = weakref.WeakValueDictionary()
         self._stopped = False
         self._reservations: dict[int, Reservation] = {}
-        self._resting: dict[BlobId, tuple[float, VerificationFailed]] = {}
+        self._resting: dict[tuple[BlobId, str], tuple[float, VerificationFailed]] = {}
         self._refused: dict[BlobId, float] = {}
         self._recent: deque[FillReport] = deque(maxlen=50)
         self._executors = [
@@ -170,7 +170,7 @@ class Fills:
                     return growing
                 fill, holder = self._fills.get(blob), self._holders.get(blob)
                 if holder is None or holder.released.is_set():
-                    self._check_resting(blob)
+                    self._check_resting(blob, source.origin_id)
                     if self._stopped:
                         raise UpstreamError("The cache is shutting down.", status=503)
                     if self._store.size_of(blob) is not None:
@@ -258,11 +258,12 @@ class Fills:
         """Return the running fill of `blob`, without joining it."""
         return self._fills.get(blob)
 
-    def _check_resting(self, blob: BlobId) -> None:
-        until, error = self._resting.get(blob, (0.0, None))
+    def _check_resting(self, blob: BlobId, origin_id: str) -> None:
+        """Let an origin that delivered wrong bytes twice rest; another may have the right ones."""
+        until, error = self._resting.get((blob, origin_id), (0.0, None))
         if error is not None and time.monotonic() < until:
             raise error
-        self._resting.pop(blob, None)
+        self._resting.pop((blob, origin_id), None)
 
     def _start(
         self,
@@ -415,7 +416,8 @@ class Fills:
             again = None
             fill.release()
             if fill.attempt >= _ATTEMPTS_AT_A_DIGEST:
-                self._resting[fill.blob] = (time.monotonic() + _REST_AFTER_FAILURE_SECONDS, error)
+                rest = time.monotonic() + _REST_AFTER_FAILURE_SECONDS
+                self._resting[fill.blob, fill.origin_id] = (rest, error)
             elif not self._stopped:
                 with contextlib.suppress(StorageError):
                     again = self._start(

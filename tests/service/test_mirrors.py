@@ -287,6 +287,23 @@ def test_a_mirror_that_damages_bytes_completes_no_file(
     assert part.status_code != 206, "parts are given out when the whole was verified"
 
 
+def test_a_file_that_the_remote_damages_is_had_from_a_mirror(
+    cache: RunningCache, hub: FakeHub, mirror: FakeHub, commit: str
+) -> None:
+    hub.fault("corrupt", host="cdn", at=100_000, times=None)
+    path = f"{RESOLVE}/{commit}/model.bin"
+
+    def is_whole() -> bool:
+        try:
+            answer = cache.get(path)
+        except (HTTPError, OSError):
+            return False
+        return answer.status_code == 200 and answer.content == bytes_of(MODEL)
+
+    cache.wait_until(is_whole, 60)
+    assert mirror.counters.bytes("cdn") >= MODEL.size
+
+
 def test_parts_of_a_file_wait_until_the_whole_is_verified(
     cache: RunningCache, hub: FakeHub, mirror: FakeHub, commit: str
 ) -> None:
