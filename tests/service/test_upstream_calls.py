@@ -313,6 +313,32 @@ class TestAfterAllLifetimes:
         assert answers() == first
         assert hub.counters.count() == 1, hub.counters.summary()
 
+    @pytest.mark.parametrize("private", [False, True])
+    def test_who_may_read_a_restricted_repo_is_asked_on_a_file(
+        self, cache: RunningCache, hub: FakeHub, clock: Clock, private: bool
+    ) -> None:
+        """Its page does not tell, so it is one question more."""
+        hub.user("fan", "hf_fan", reads={"org/closed"}, accepted={"org/closed"})
+        fan = {"Authorization": "Bearer hf_fan"}
+        repo = hub.repo("models", "org/closed", private=private, gated=not private)
+        repo.commit({f"{n}.json": str(n) for n in range(5)})
+
+        def load_all() -> None:
+            assert cache.get("/api/models/org/closed", headers=fan).status_code == 200
+            for number in range(5):
+                url = f"/org/closed/resolve/main/{number}.json"
+                assert cache.get(url, headers=fan).text == str(number)
+            assert cache.get("/org/closed/resolve/main/nope", headers=fan).status_code == 404
+
+        load_all()
+        cache.wait_idle()
+        hub.counters.reset()
+        load_all()
+        assert hub.counters.requests == []
+        clock.advance(24 * 3600)
+        load_all()
+        assert hub.counters.count() == 2, hub.counters.summary()
+
     def test_a_restart_forgets_nothing(self, tmp_path: Path, hub: FakeHub, clock: Clock) -> None:
         with RunningCache(tmp_path, hub) as cache:
             sha = cache.get(f"/api/models/{MANY}/revision/main").json()["sha"]
