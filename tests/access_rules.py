@@ -125,7 +125,12 @@ READS = {
         "GET", "/api/models/{id}/auth-check", "files", passed_on=True, by_anybody=True
     ),
     "xet token": Read(
-        "GET", "/api/models/{id}/xet-read-token/{sha}", "files", passed_on=True, bytes=True
+        "GET",
+        "/api/models/{id}/xet-read-token/{sha}",
+        "files",
+        passed_on=True,
+        by_anybody=True,
+        bytes=True,
     ),
     "LFS batch": Read(
         "POST", "/{id}.git/info/lfs/objects/batch", "files", passed_on=True, bytes=True

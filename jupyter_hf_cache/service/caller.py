@@ -14,6 +14,7 @@ from typing import Protocol
 
 from jupyter_hf_cache.errors import Refused
 from jupyter_hf_cache.protocol.paths import HubRequest, Kind
+from jupyter_hf_cache.protocol.xet import asks_for_token
 from jupyter_hf_cache.storage.records import ANONYMOUS, Credential, Distribution, Remote
 from jupyter_hf_cache.upstream.client import UpstreamClient
 from jupyter_hf_cache.upstream.policy import Lifetimes
@@ -72,7 +73,7 @@ class Caller:
         base: the endpoint as this client knows it, without a trailing slash.
         lifetimes: how long the remote's answers hold.
         offline: the remote is never asked.
-        stranger: it came in without any login: only reads of files and pages are given out.
+        passes: it may get a token for Xet, see `may_pass`.
         background: nobody waits for what is asked.
     """
 
@@ -86,7 +87,7 @@ class Caller:
     base: str
     lifetimes: Lifetimes
     offline: bool = False
-    stranger: bool = False
+    passes: bool = True
     background: bool = False
 
     @property
@@ -134,6 +135,12 @@ def is_stranger(asker: Asker) -> bool:
     return asker.kind == "anonymous" or asker.via == "network"
 
 
+def may_pass(asker: Asker) -> bool:
+    """Return whether a caller may get a token with which the Hub's storage is read past this cache.
+    It is asked for with their own right, which for nobody in particular opens public repos."""
+    return not is_stranger(asker) or (asker.via != "network" and asker.same_machine)
+
+
 def has_credential(remote: Remote) -> bool:
     """Return whether a remote holds a token or something that counts as one."""
     return bool(remote.hf_token or remote.username or remote.password or remote.client_cert)
@@ -160,7 +167,8 @@ def check_allowed(asker: Asker, request: HubRequest, *, read_only: bool) -> None
     if is_stranger(asker) and request.kind not in READS_OF_A_REPO:
         asks = request.kind is Kind.LIST or request.path.endswith("/auth-check")
         asks = asks and request.method in ("GET", "HEAD")
-        if not ((asks or request.path == _SIGNED) and asker.same_machine):
+        here = (asks or request.path == _SIGNED) and asker.same_machine
+        if not (here or (asks_for_token(request) and may_pass(asker))):
             raise Refused(
                 "Without signing in, this cache gives out files and pages of public repositories "
                 "only.",

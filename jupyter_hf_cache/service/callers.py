@@ -22,7 +22,7 @@ from jupyter_hf_cache.service.caller import (
     identity_of,
     is_owner,
     is_public_only,
-    is_stranger,
+    may_pass,
     without_credentials,
 )
 from jupyter_hf_cache.service.mirrors import MirrorRemote, mirrors_of
@@ -93,7 +93,7 @@ class Callers:
             base=asker.base.rstrip("/") + "/" + distribution.base_path,
             lifetimes=self._options.lifetimes.of(remote),
             offline=self._options.offline or remote.offline,
-            stranger=is_stranger(asker),
+            passes=may_pass(asker),
         )
 
     def as_anonymous(self, caller: Caller) -> Caller:

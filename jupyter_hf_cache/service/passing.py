@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 _PYTHON_CLIENT = "hf_hub/"
 _SWITCHED_OFF = "this cache sends nobody past itself (pass_through_large_files is off)"
-_STRANGERS = "this cache shows the way past itself only to callers who signed in"
+_STRANGERS = "this cache shows the way past itself to its own machine and to who signed in only"
 
 
 class Passing:
@@ -42,7 +42,7 @@ class Passing:
 
     def shows(self, caller: Caller) -> bool:
         """Return whether this caller is told of Xet: only who may also get its token."""
-        return self._allowed and not caller.stranger
+        return self._allowed and caller.passes
 
     def listing(self, text: str, caller: Caller) -> str:
         """Return kept JSON as this caller may see it."""

@@ -23,6 +23,7 @@ HUGE = HugeFile(60 * 10**9, seed=9)
 EDGE = HugeFile(LARGEST_OVER_HTTP, seed=8)
 ALICE = {"Authorization": "Bearer hf_alice"}
 BOB = {"Authorization": "Bearer hf_bob"}
+AFAR = {"X-Forwarded-For": "192.0.2.7"}
 PYTHON = {"User-Agent": "unknown/None; hf_hub/2.4.0; python/3.12"}
 REPO = "org/huge"
 FILE = f"/{REPO}/resolve/main/model.safetensors"
@@ -111,24 +112,29 @@ class TestAdvertisement:
             url = f"/api/models/{REPO}/paths-info/main"
             assert hashes(cache.request("POST", url, trusted=True, json=paths)) == expected
 
-    def test_is_not_made_to_strangers(self, cache: RunningCache, repo: Repo) -> None:
-        """They get no token either, so their clients would end in a refusal of that."""
-        assert hashes(cache.get(f"/api/models/{REPO}/tree/main")) == {}
-        assert xet_headers(cache.head(FILE)) == {}
-        refused = cache.head(FILE, headers=PYTHON)
-        assert refused.status_code == 403
-        assert "60.0 GB" in refused.headers["X-Error-Message"]
-        assert "your own token" in refused.headers["X-Error-Message"]
-        with_token = cache.head(FILE, headers={**PYTHON, **BOB})
-        assert with_token.headers["X-Xet-Hash"]
-
-    def test_is_the_same_for_someone_who_came_after_a_stranger(
-        self, cache: RunningCache, repo: Repo
+    def test_of_a_public_file_needs_no_login(
+        self, cache: RunningCache, hub: FakeHub, repo: Repo
     ) -> None:
-        cache.get(f"/api/models/{REPO}/tree/main")
-        cache.head(FILE)
-        assert hashes(cache.get(f"/api/models/{REPO}/tree/main", trusted=True))
-        assert xet_headers(cache.head(FILE, trusted=True))
+        assert hashes(cache.get(f"/api/models/{REPO}/tree/main"))
+        answer = cache.head(FILE, headers=PYTHON)
+        token = requests.get(answer.headers["X-Xet-Refresh-Route"], timeout=30)
+        assert token.headers["X-Xet-Cas-Url"] == hub.cas_url
+        assert hub.counters.requests[-1].authorization is None
+
+    def test_is_not_made_where_everybody_may_read(
+        self, tmp_path: Path, hub: FakeHub, repo: Repo
+    ) -> None:
+        """They get no token either, so their clients would end in a refusal of that."""
+        access = AccessOptions(allow_anonymous="network")
+        with RunningCache(tmp_path, hub, access=access) as cache:
+            assert hashes(cache.get(f"/api/models/{REPO}/tree/main", headers=AFAR)) == {}
+            assert xet_headers(cache.head(FILE, headers=AFAR)) == {}
+            refused = cache.head(FILE, headers={**PYTHON, **AFAR})
+            assert refused.status_code == 403
+            assert "60.0 GB" in refused.headers["X-Error-Message"]
+            assert "your own token" in refused.headers["X-Error-Message"]
+            assert hashes(cache.get(f"/api/models/{REPO}/tree/main", trusted=True))
+            assert xet_headers(cache.head(FILE, trusted=True))
 
     def test_masked_by_the_hub_is_none(self, cache: RunningCache, hub: FakeHub) -> None:
         repo = hub.repo("models", "org/gated-huge", gated="auto", xet=True)
@@ -191,7 +197,7 @@ class TestToken:
         """Who came in over the network gets files and pages only, whatever token they send."""
         access = AccessOptions(allow_anonymous="network")
         with RunningCache(tmp_path, hub, access=access) as cache:
-            assert cache.get(TOKEN).status_code == 401
+            assert cache.get(TOKEN, headers=AFAR).status_code == 401
 
 
 class TestSwitchedOff:
