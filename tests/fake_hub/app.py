@@ -86,6 +86,7 @@ class FakeHub:
         self.total_rate: float | None = None
         self._ports = [port, cdn_port]
         self._servers: list[HTTPServer] = []
+        self._held: list[socket.socket] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._logins: dict[str, User | None] = {}
@@ -164,6 +165,7 @@ class FakeHub:
         if self._thread is None or self._loop is None:
             return
         self.faults.clear()
+        self._let_go()
         self._wait(self._close())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_START_TIMEOUT)
@@ -175,10 +177,17 @@ class FakeHub:
     def pause(self) -> None:
         """Refuse connections, and end those that are open, until `resume`."""
         self._wait(self._close())
+        self._held = [_bound(port) for port in self._ports]
 
     def resume(self) -> None:
         """Listen on the same ports again."""
+        self._let_go()
         self._call(self._listen)
+
+    def _let_go(self) -> None:
+        held, self._held = self._held, []
+        for one in held:
+            one.close()
 
     def repo(
         self,
@@ -269,3 +278,11 @@ class FakeHub:
             raise RuntimeError("not started")
         future: Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
         return future.result(_START_TIMEOUT)
+
+
+def _bound(port: int) -> socket.socket:
+    """A socket that refuses connections, and keeps the system from giving its port to another."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", port))
+    return held
