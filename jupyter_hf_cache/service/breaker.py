@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import inf
 
 from jupyter_hf_cache.errors import (
     HfCacheError,
@@ -36,6 +37,9 @@ _REST_PER_SECOND_WAITED = 4.0
 _FAILURES_IN_A_ROW = 3
 _REST_AFTER_FAILURES = 5.0
 _WAIT_FOR_PROBE = 1.0
+# A portal answers everything with its page. One odd page among good answers is something else, and
+# costs no time that others had to be spared.
+_SURELY_A_HUB = 5.0
 
 
 @dataclass(slots=True)
@@ -44,9 +48,11 @@ class _State:
 
     Attributes:
         probed: since when somebody finds out whether it is back; None: nobody.
+        answered: when it last did as a Hub does.
     """
 
     reached: bool = False
+    answered: float = -inf
     failures: int = 0
     error: UpstreamError | None = None
     until: float = 0.0
@@ -106,7 +112,9 @@ class Breaker:
     def reaching(self, remote_id: str) -> Iterator[None]:
         """Guard a request whose answer is not ours to judge: it only has to arrive.
 
-        It waits for nobody, and nobody waits for it: it may be an upload of hours.
+        It waits for nobody, and nobody waits for it: it may be an upload of hours. A web page where
+        none is due ends it alone: whoever reads a repo finds out by themselves whether a portal
+        stands between.
 
         Raises:
             UpstreamUnreachable: at once while the upstream cannot be reached.
@@ -115,11 +123,7 @@ class Breaker:
             state = self._states.get(remote_id, _State())
             if isinstance(state.error, UpstreamUnreachable) and self._clock() < state.until:
                 raise _again(state.error)
-        try:
-            yield
-        except NotAHub as error:
-            self._rest(remote_id, error, _SHORTEST_REST)
-            raise
+        yield
         with self._changed:
             if isinstance(state.error, UpstreamUnreachable):
                 self._answered(remote_id)
@@ -198,6 +202,7 @@ class Breaker:
         with self._changed:
             state = self._states.setdefault(remote_id, _State())
             state.reached, state.failures, state.error = True, 0, None
+            state.answered = self._clock()
 
     def _failed(self, remote_id: str, error: UpstreamError) -> None:
         with self._changed:
@@ -210,6 +215,9 @@ class Breaker:
     def _rest(self, remote_id: str, error: UpstreamError, seconds: float) -> None:
         with self._changed:
             state = self._states.setdefault(remote_id, _State())
+            odd = isinstance(error, NotAHub)
+            if odd and state.error is None and self._clock() - state.answered < _SURELY_A_HUB:
+                return
             # A copy: the exception itself holds on to the frames of the request it ended.
             state.error = _again(error)
             state.until = self._clock() + seconds

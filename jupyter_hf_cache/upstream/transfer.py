@@ -294,7 +294,7 @@ def _check_whole_body(response: UpstreamResponse, size: int, source: Source) -> 
             "The upstream answered with a web page instead of the file; a login page or a proxy "
             "may stand between."
         )
-        if _on_the_hub(response, source):
+        if _on_the_hub(response, source) and "X-Repo-Commit" not in response.headers:
             source.client.watch.unreachable(error, 0.0)
         raise error
     length = response.headers.get("Content-Length", "")

@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 
 HUBS = ("hub2", "hub1", "hub0")
+WITH_XET = ("hub2", "hub0")
+"""The other one is tested as on a machine where hf_xet is not installed."""
 
 PRELUDE = """
 import hashlib, json, os, sys

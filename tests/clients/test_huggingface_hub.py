@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clients.environments import HUBS, Client, has_package
+from clients.environments import HUBS, WITH_XET, Client, has_package
 from clients.server import JupyterServer
 from fake_hub import BigFile, FakeHub, Record
 from fake_hub.defaults import STRANGE_NAMES
@@ -332,6 +332,7 @@ tell(error(hf.hf_hub_download, "org/private", "x", token="hf_bob"))
         assert secret not in log
 
 
+@pytest.mark.parametrize("client", WITH_XET, indirect=True)
 def test_an_upload_by_xet_reaches_the_storage_with_the_hub_s_token(
     hub: FakeHub, client: Client
 ) -> None:

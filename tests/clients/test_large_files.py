@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from clients.environments import HUBS, Client
+from clients.environments import HUBS, WITH_XET, Client
 from clients.server import JupyterServer
 from fake_hub import FakeHub, HugeFile
 
@@ -34,6 +34,7 @@ def repo(hub: FakeHub) -> None:
     ],
     ids=["one file", "snapshot"],
 )
+@pytest.mark.parametrize("client", WITH_XET, indirect=True)
 def test_a_client_loads_it_by_xet(
     hub: FakeHub, server: JupyterServer, client: Client, call: str
 ) -> None:

@@ -249,9 +249,8 @@ def test_the_command_line_writes(hub: FakeHub, writer: Client, server: JupyterSe
     writer.shell(f"{repo} delete {name} {'' if writer.name == 'hub0' else '--yes'}", check=False)
 
 
+@pytest.mark.parametrize("client", ["hub2", "hub1"], indirect=True)
 def test_a_log_arrives_line_by_line(hub: FakeHub, writer: Client) -> None:
-    if writer.name == "hub0":
-        pytest.skip("group clients: hub0 reads no logs")
     hub.streams = Streams()
     hub.streams.say("building")
     process = writer.start("""
@@ -270,9 +269,8 @@ for line in hf.HfApi().fetch_space_logs("org/page", follow=True):
     assert wait_for(lambda: hub.streams.listeners == 0 or None, "end of the stream upstream")
 
 
+@pytest.mark.parametrize("client", ["hub2"], indirect=True)
 def test_a_device_is_logged_in(hub: FakeHub, client: Client) -> None:
-    if client.name != "hub2":
-        pytest.skip("group clients: only hub2 logs in this way")
     process = client.start("""
 import huggingface_hub as hf
 from huggingface_hub.utils._oauth_device import poll_device_token, request_device_code
@@ -289,9 +287,8 @@ tell(hf.whoami(token=token["access_token"])["name"])
     assert '"carol"' in said, wrong
 
 
+@pytest.mark.parametrize("client", ["hub2", "hub1"], indirect=True)
 def test_buckets_are_made_and_listed(hub: FakeHub, writer: Client) -> None:
-    if writer.name == "hub0":
-        pytest.skip("group clients: hub0 knows no buckets")
     name = f"alice/bucket-{writer.name}"
     result = writer.run(f"""
 import huggingface_hub as hf

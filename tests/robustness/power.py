@@ -30,7 +30,7 @@ from serving import RunningCache
 from jupyter_hf_cache.storage.small import SMALL
 
 _PAGE = 4096
-_REFUSALS = frozenset({503})
+_REFUSALS = frozenset({501, 503})
 
 
 def power_round(

@@ -172,6 +172,20 @@ def test_what_is_no_hub_rests_like_one_that_is_gone(breaker: Breaker, clock: Mon
     ask(breaker)
 
 
+def test_one_odd_page_among_good_answers_lets_nobody_rest(
+    breaker: Breaker, clock: Monotonic
+) -> None:
+    ask(breaker)
+    with pytest.raises(NotAHub):
+        ask(breaker, NotAHub("a web page"))
+    breaker.watch("remote").unreachable(NotAHub("a web page"), 0.0)
+    assert not rests(breaker)
+    clock.now += 5.0
+    with pytest.raises(NotAHub):
+        ask(breaker, NotAHub("a web page"))
+    assert rests(breaker)
+
+
 def test_who_waits_for_a_probe_waits_once(breaker: Breaker, clock: Monotonic) -> None:
     """A probe of a silent upstream takes seconds, and many files are asked for meanwhile."""
     with pytest.raises(UpstreamUnreachable):
@@ -215,10 +229,10 @@ class TestPassedOn:
         with breaker.reaching("remote"):
             ask(breaker)
 
-    def test_a_portal_that_answers_one_is_noted(self, breaker: Breaker) -> None:
+    def test_a_web_page_where_none_is_due_says_nothing_of_the_reads(self, breaker: Breaker) -> None:
         with pytest.raises(NotAHub), breaker.reaching("remote"):
             raise NotAHub("a web page")
-        assert rests(breaker)
+        assert not rests(breaker)
 
 
 class TestWatch:
