@@ -54,6 +54,7 @@ _MOST = 20_000
 _IN_MEMORY = 5_000
 _MOST_VERSIONS = 4
 _REWRITE_SECONDS = 300.0
+_NOTED_AGAIN_SECONDS = 1.0
 _PREFIX = "talk"
 _LONGEST_LIST = 64 * 1024
 
@@ -298,26 +299,38 @@ def _listed(answer: Answer) -> list[tuple[str, str, bool]]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
 class _Spoken:
-    """See `answers.Spoken`."""
+    """See `answers.Spoken`. The event loop asks it with each request, mostly of the same client."""
 
-    conversations: Conversations
-    talk: Talk
-    told: Told
-    base_path: str
+    __slots__ = ("_base_path", "_conversations", "_headed", "_last", "_told")
+
+    def __init__(
+        self, conversations: Conversations, talk: Talk, told: Told, base_path: str
+    ) -> None:
+        self._conversations = conversations
+        self._told = told
+        self._base_path = base_path
+        self._last = ("", "", talk)
+        self._headed: tuple[Talk, float] = (talk, 0.0)
 
     def head(self, base: str, agent: str) -> None:
-        now = time.time()
-        told = replace(self.told, headed=now, used=now)
-        self.conversations.note(self._with(base, agent), told)
+        now, talk = time.time(), self._with(base, agent)
+        headed, when = self._headed
+        if headed is talk and 0 <= now - when < _NOTED_AGAIN_SECONDS:
+            return
+        self._conversations.note(talk, replace(self._told, headed=now, used=now))
+        self._headed = talk, now
 
     def contradicts(self, base: str, agent: str) -> bool:
-        headed = self.conversations.headed(self._with(base, agent))
-        return headed is not None and headed.commit != self.told.commit
+        headed = self._conversations.headed(self._with(base, agent))
+        return headed is not None and headed.commit != self._told.commit
 
     def _with(self, base: str, agent: str) -> Talk:
-        return replace(self.talk, base=f"{base.rstrip('/')}/{self.base_path}", agent=agent)
+        last_base, last_agent, talk = self._last
+        if last_base != base or last_agent != agent:
+            talk = replace(talk, base=f"{base.rstrip('/')}/{self._base_path}", agent=agent)
+            self._last = base, agent, talk
+        return talk
 
 
 def talk_of(request: HubRequest, caller: Caller, headers: Mapping[str, str]) -> Talk:

@@ -168,7 +168,8 @@ def test_a_download_that_finds_out_lets_the_others_know(
                 # A download follows the Hub to its storage, so to the portal, whose name is none.
                 continue
             assert REASONS[outage] in answer.headers["X-Error-Message"]
-        assert 1 <= tries.count <= (16 if outage == "portal elsewhere" else 2)
+        # A portal answers at once, and one odd page among good answers is none.
+        assert 1 <= tries.count <= (16 if outage.startswith("portal") else 2)
 
 
 def test_a_hub_that_is_back_is_asked_again(
