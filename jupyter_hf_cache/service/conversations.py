@@ -122,6 +122,10 @@ class Conversations:
 
     Args:
         name: makes a keyed hash of a text, the same in every process.
+
+    Attributes:
+        news: a number that is higher when a client was told of a commit that it had not been told
+            of last.
     """
 
     def __init__(self, table: StateTable, name: Callable[[str], str]) -> None:
@@ -130,6 +134,7 @@ class Conversations:
         self._pruning = Pruning(table, _PREFIX + "/", most=_MOST)
         self._lock = threading.Lock()
         self._talks: OrderedDict[Talk, list[Told]] = OrderedDict()
+        self.news = 0
         self._written: OrderedDict[Talk, Told] = OrderedDict()
         self._unwritten: set[Talk] = set()
 
@@ -230,6 +235,8 @@ class Conversations:
         """
         with self._lock:
             versions = self._talks.get(talk, [])
+            if any(known.commit != told.commit for known in versions) or not versions:
+                self.news += 1
             self._talks[talk] = _merged([*versions, told])
             self._talks.move_to_end(talk)
             while len(self._talks) > _IN_MEMORY:
@@ -302,7 +309,7 @@ def _listed(answer: Answer) -> list[tuple[str, str, bool]]:
 class _Spoken:
     """See `answers.Spoken`. The event loop asks it with each request, mostly of the same client."""
 
-    __slots__ = ("_base_path", "_conversations", "_headed", "_last", "_told")
+    __slots__ = ("_agreed", "_base_path", "_conversations", "_headed", "_last", "_told")
 
     def __init__(
         self, conversations: Conversations, talk: Talk, told: Told, base_path: str
@@ -312,6 +319,7 @@ class _Spoken:
         self._base_path = base_path
         self._last = ("", "", talk)
         self._headed: tuple[Talk, float] = (talk, 0.0)
+        self._agreed: tuple[Talk, int] = (talk, -1)
 
     def head(self, base: str, agent: str) -> None:
         now, talk = time.time(), self._with(base, agent)
@@ -322,8 +330,15 @@ class _Spoken:
         self._headed = talk, now
 
     def contradicts(self, base: str, agent: str) -> bool:
-        headed = self._conversations.headed(self._with(base, agent))
-        return headed is not None and headed.commit != self._told.commit
+        talk, news = self._with(base, agent), self._conversations.news
+        agreed, when = self._agreed
+        if agreed is talk and when == news:
+            return False
+        headed = self._conversations.headed(talk)
+        if headed is not None and headed.commit != self._told.commit:
+            return True
+        self._agreed = talk, news
+        return False
 
     def _with(self, base: str, agent: str) -> Talk:
         last_base, last_agent, talk = self._last

@@ -302,18 +302,19 @@ class CacheHandler(RequestHandler):
         )
 
     def _is_from_allowed_page(self) -> bool:
+        if self.surface != "content" or not self.context.options.cors.origins:
+            return False
         origin = self.request.headers.get("Origin")
-        return (
-            self.surface == "content"
-            and self.context.options.cors.allows(origin)
-            and not guard.is_own(origin or "", self.sender)
-        )
+        allowed = self.context.options.cors.allows(origin)
+        return allowed and not guard.is_own(origin or "", self.sender)
 
     def _set_cors_headers(self) -> None:
         # Before `initialize` there is no context; `prepare` comes after it.
-        if self.surface == "content" and hasattr(self, "context"):
-            origin = self.request.headers.get("Origin")
-            for name, value in self.context.options.cors.headers(origin).items():
+        if self.surface != "content" or not hasattr(self, "context"):
+            return
+        cors = self.context.options.cors
+        if cors.origins:
+            for name, value in cors.headers(self.request.headers.get("Origin")).items():
                 self.set_header(name, value)
 
     async def _admit(self) -> Entrance:
