@@ -61,7 +61,7 @@ class TestWhoami:
             ("GET", "/api/whoami-v2"),
             ("GET", "/api/agent-harnesses"),
             ("POST", "/api/repos/create"),
-            ("GET", "/api/models/org/large/xet-read-token/main"),
+            ("GET", "/api/models/org/large/xet-write-token/main"),
             ("POST", "/org/large.git/info/lfs/objects/batch"),
         ):
             answer = cache.request(method, url, json={} if method == "POST" else None)
